@@ -1,1 +1,7 @@
-//! skeleton
+//! kahn shows what fleets of AI agents and prompt-DAG runs really did.
+pub mod backend;
+pub mod cli;
+pub mod config;
+pub mod contract;
+pub mod domain;
+pub mod reduce;

@@ -1,2 +1,7 @@
-//! skeleton
-fn main() {}
+//! Parse, hand over, map an error to an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kahn::cli::main()
+}

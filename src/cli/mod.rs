@@ -1,0 +1,78 @@
+//! The command line: one file a subcommand; the backend adds its own.
+
+mod serve;
+
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Parser, Subcommand};
+
+use crate::backend;
+use crate::config::{self, BootError};
+
+/// See what your fleets of AI agents and prompt-DAG runs really did, and what to look at next
+#[derive(Debug, Parser)]
+#[command(name = "kahn", version = VERSION.as_str(), args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeOptions,
+    /// State the mode that is expected; a binary of the other mode refuses to start [env: KAHN_MODE]
+    #[arg(long, global = true, value_name = "MODE")]
+    mode: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the dashboard, the API and the live feed (the default command)
+    Serve(serve::ServeOptions),
+    #[command(flatten)]
+    Backend(backend::Command),
+}
+
+/// What `--version` prints behind the name: version and mode.
+static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), backend::MODE));
+
+/// Runs the program: parse, check the mode, hand over, map an error to an exit code.
+pub fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().filter_or("KAHN_LOG", "info")).format_target(false).init();
+    let cli = Cli::parse();
+    let done = check_mode(cli.mode.as_deref()).and_then(|()| match cli.command {
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(options)) => serve::run(&options),
+        Some(Command::Backend(command)) => command.run(),
+    });
+    done.unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::from(error.exit_code())
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "a refusal goes to the person who typed the command")]
+fn report(error: &BootError) {
+    match error {
+        BootError::Configuration(mistakes) => mistakes.iter().for_each(|mistake| eprintln!("error: {mistake}")),
+        BootError::Failure(sentence) => eprintln!("error: {sentence}"),
+    }
+}
+
+/// `--mode` and `KAHN_MODE` confirm the compiled mode; they cannot choose it.
+fn check_mode(flag: Option<&str>) -> Result<(), BootError> {
+    let stated = [("--mode", flag.map(str::to_owned)), ("KAHN_MODE", config::env("KAHN_MODE"))];
+    let mistakes: Vec<String> = stated
+        .into_iter()
+        .filter_map(|(source, value)| Some((source, value?)))
+        .filter(|(_, value)| value != backend::MODE)
+        .map(|(source, value)| {
+            let own = backend::MODE;
+            match value.as_str() {
+                "oss" | "cloud" => format!(
+                    "{source} is {value}, but this binary is the {own} build; build the other one: cargo install kahn --features {value}"
+                ),
+                _ => format!("{source} is {value:?}, which is no mode; this binary is the {own} build: set {source} to {own}"),
+            }
+        })
+        .collect();
+    if mistakes.is_empty() { Ok(()) } else { Err(BootError::Configuration(mistakes)) }
+}

@@ -1,0 +1,108 @@
+//! What both builds configure. The whole of it is checked before anything opens, and every mistake is told at once.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+/// Options of `kahn serve` that both builds have, as they were typed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Typed {
+    /// Address and port to listen on
+    #[arg(long, env = "KAHN_BIND", value_name = "ADDR")]
+    pub bind: Option<String>,
+    /// Seconds of silence after which a live run counts as stalled [default: 900]
+    #[arg(long, env = "KAHN_STALL_AFTER", value_name = "SECONDS")]
+    pub stall_after: Option<String>,
+    /// Show agents and audits
+    #[arg(long, env = "KAHN_AGENT_VIEWS", value_name = "on|off")]
+    pub agent_views: Option<String>,
+}
+
+/// What a mode says where nothing was typed.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// The address to listen on.
+    pub bind: String,
+    /// Whether agents and audits are shown.
+    pub agent_views: bool,
+}
+
+/// A configuration without mistakes.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The one address that is listened on.
+    pub bind: SocketAddr,
+    /// Silence after which a live run counts as stalled, in milliseconds.
+    pub stall_after_ms: u64,
+    /// Whether agents and audits are shown.
+    pub agent_views: bool,
+}
+
+/// Why the program does not start. Each sentence says what is wrong and what mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// Usage or configuration: exit code 2. One sentence a mistake.
+    #[error("{}", .0.join("\n"))]
+    Configuration(Vec<String>),
+    /// Anything else: exit code 1.
+    #[error("{0}")]
+    Failure(String),
+}
+
+impl BootError {
+    /// One mistake of usage or configuration.
+    pub fn configuration(sentence: impl Into<String>) -> Self {
+        Self::Configuration(vec![sentence.into()])
+    }
+
+    /// The exit code it ends the program with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Configuration(_) => 2,
+            Self::Failure(_) => 1,
+        }
+    }
+}
+
+const DEFAULT_STALL_AFTER_S: u64 = 900;
+
+impl Config {
+    /// Checks what was typed; a mistake adds its sentence to `mistakes` and the default stands in for it.
+    pub fn check(typed: &Typed, defaults: &Defaults, mistakes: &mut Vec<String>) -> Self {
+        let wanted = typed.bind.as_deref().unwrap_or(&defaults.bind);
+        let bind = wanted.parse().unwrap_or_else(|_| {
+            mistakes.push(format!(
+                "--bind (KAHN_BIND) is {wanted:?}, which is no address and port; write it as --bind 127.0.0.1:8080"
+            ));
+            SocketAddr::from(([127, 0, 0, 1], 8080))
+        });
+        let stall_after_s = match typed.stall_after.as_deref().map(|text| (text, text.parse::<u32>())) {
+            None => DEFAULT_STALL_AFTER_S,
+            Some((_, Ok(seconds))) if seconds > 0 => u64::from(seconds),
+            Some((text, _)) => {
+                mistakes.push(format!(
+                    "--stall-after (KAHN_STALL_AFTER) is {text:?}, which is no whole number of seconds from 1; write it as --stall-after 900"
+                ));
+                DEFAULT_STALL_AFTER_S
+            }
+        };
+        let agent_views = match typed.agent_views.as_deref() {
+            None => defaults.agent_views,
+            Some("on") => true,
+            Some("off") => false,
+            Some(text) => {
+                mistakes.push(format!(
+                    "--agent-views (KAHN_AGENT_VIEWS) is {text:?}; write it as --agent-views on, or off"
+                ));
+                defaults.agent_views
+            }
+        };
+        Self { bind, stall_after_ms: stall_after_s * 1000, agent_views }
+    }
+}
+
+/// A variable of the environment; `None` when it is not set or empty.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,26 @@
+//! What a kitchen must give the stove, with the laws written beside it.
+
+pub mod access;
+pub mod align;
+pub mod list;
+pub mod store;
+
+use std::sync::Arc;
+
+pub use access::{Access, Principal, PrincipalKind, Refusal, RequestFacts, Scope, Tenant};
+pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Sort, SortKey};
+pub use store::{
+    Appended, Change, Changes, GraphFile, GraphPut, Lines, Loaded, Part, Problems, ReadLimit, Spawned, Store,
+    StoreError, WrittenTo,
+};
+
+/// A backend whose checks have passed: the two things that differ between the builds.
+#[derive(Clone)]
+pub struct Backend {
+    /// Where the logs are.
+    pub store: Arc<dyn Store>,
+    /// Who may ask.
+    pub access: Arc<dyn Access>,
+    /// Whether every write is refused.
+    pub read_only: bool,
+}

@@ -1,0 +1,233 @@
+//! The CI family: nodes, their moves and their attempts.
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{RunState, UsageSum, add_usage};
+use crate::domain::event::{NodeAttempt, NodeStatus, NodeTransition, Obj};
+use crate::domain::{Timestamp, timestamp::millis_to_seconds};
+
+/// What is known of one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeState {
+    /// Seq of the first event that named it.
+    pub first_seq: u64,
+    /// Seq of the last event that named it.
+    pub last_seq: u64,
+    /// Where it stands.
+    pub status: NodeStatus,
+    /// Why, from its last move that gave a reason since it last moved without one.
+    pub reason: Option<String>,
+    /// When it first became ready.
+    pub ready_at: Option<Timestamp>,
+    /// When it first ran.
+    pub started: Option<Timestamp>,
+    /// When it became done, failed or blocked.
+    pub ended: Option<Timestamp>,
+    /// When it last moved.
+    pub since: Option<Timestamp>,
+    /// Closed spans of running, in milliseconds.
+    pub running_ms: u64,
+    /// Closed spans of ready, in milliseconds.
+    pub waiting_ms: u64,
+    /// The number of the attempt that its last move to running began.
+    pub running_attempt: Option<u64>,
+    /// Its attempts, in log order.
+    pub attempts: Vec<Attempt>,
+    /// Failed attempts since the last converged one.
+    pub failed_since_converged: u64,
+    /// Failed attempts before an attempt that converged.
+    pub flake_retries: u64,
+    /// The first failing check of its last attempt.
+    pub first_failing: Option<FailingCheck>,
+    /// The check that failed last, of any attempt.
+    pub last_failing: Option<FailingCheck>,
+    /// Tokens and cost of its attempts.
+    pub usage: Option<UsageSum>,
+}
+
+/// One attempt; its checks and tails are read from the log by seq.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Which attempt, from 1, as the producer counts.
+    pub attempt: u64,
+    /// Seq of its `node_attempt`.
+    pub seq: u64,
+    /// When it began: the move to running of the same number, else its event's ts less its duration.
+    pub started: Timestamp,
+    /// How long it took, in seconds.
+    pub duration_s: f64,
+    /// Whether every check exited 0.
+    pub converged: bool,
+    /// The wait before it, in seconds.
+    pub backoff_s: Option<f64>,
+}
+
+/// A check that did not exit 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailingCheck {
+    /// Seq of the `node_attempt` that holds it.
+    pub seq: u64,
+    /// The attempt's number.
+    pub attempt: u64,
+    /// The command.
+    pub cmd: String,
+    /// Its exit code.
+    pub rc: i32,
+    /// The end of its output.
+    pub tail: Option<String>,
+    /// Whether the tail was cut further.
+    pub truncated: bool,
+}
+
+impl NodeState {
+    /// A node as it is before any event named it; `seq` is that of the first one.
+    fn appearing(seq: u64) -> Self {
+        Self {
+            first_seq: seq,
+            last_seq: seq,
+            status: NodeStatus::Pending,
+            reason: None,
+            ready_at: None,
+            started: None,
+            ended: None,
+            since: None,
+            running_ms: 0,
+            waiting_ms: 0,
+            running_attempt: None,
+            attempts: Vec::new(),
+            failed_since_converged: 0,
+            flake_retries: 0,
+            first_failing: None,
+            last_failing: None,
+            usage: None,
+        }
+    }
+
+    /// Seconds spent running, an open span counted to `last_event`.
+    pub fn running_s(&self, last_event: Option<Timestamp>) -> f64 {
+        millis_to_seconds(self.running_ms + self.open_span(NodeStatus::Running, last_event))
+    }
+
+    /// Seconds spent ready, an open span counted to `last_event`.
+    pub fn waiting_s(&self, last_event: Option<Timestamp>) -> f64 {
+        millis_to_seconds(self.waiting_ms + self.open_span(NodeStatus::Ready, last_event))
+    }
+
+    /// Seconds lost: failed attempts that another attempt followed, and every backoff.
+    pub fn lost_s(&self) -> f64 {
+        let last = self.attempts.len().saturating_sub(1);
+        self.attempts
+            .iter()
+            .enumerate()
+            .map(|(at, attempt)| {
+                let failed = if attempt.converged || at == last { 0.0 } else { attempt.duration_s };
+                failed + attempt.backoff_s.unwrap_or(0.0)
+            })
+            .fold(0.0, |sum, lost| (sum + lost).min(f64::MAX))
+    }
+
+    fn open_span(&self, status: NodeStatus, last_event: Option<Timestamp>) -> u64 {
+        match (self.since, last_event) {
+            (Some(since), Some(last)) if self.status == status => last.millis_since(since),
+            _ => 0,
+        }
+    }
+}
+
+/// Whether the contract allows this move.
+pub fn is_legal_move(from: NodeStatus, to: NodeStatus) -> bool {
+    use NodeStatus::{Blocked, Done, Failed, Pending, Ready, Running};
+    matches!(
+        (from, to),
+        (Pending, Ready) | (Ready, Running) | (Running, Ready | Done | Failed) | (Pending | Ready, Blocked)
+    )
+}
+
+pub(super) fn transition(state: &mut RunState, seq: u64, ts: Timestamp, moved: &NodeTransition<'_>) {
+    let node_id: &str = &moved.node_id;
+    let node = node_mut(state, node_id, seq);
+    let was = node.status;
+    let span = node.since.map_or(0, |since| ts.millis_since(since));
+    match was {
+        NodeStatus::Running => node.running_ms = node.running_ms.saturating_add(span),
+        NodeStatus::Ready => node.waiting_ms = node.waiting_ms.saturating_add(span),
+        _ => {}
+    }
+    node.status = moved.to;
+    node.since = Some(ts);
+    node.reason = moved.reason.as_deref().map(str::to_owned);
+    match moved.to {
+        NodeStatus::Ready => {
+            node.ready_at.get_or_insert(ts);
+        }
+        NodeStatus::Running => {
+            node.started.get_or_insert(ts);
+            node.running_attempt = moved.attempt;
+        }
+        _ => {}
+    }
+    node.ended = matches!(moved.to, NodeStatus::Done | NodeStatus::Failed | NodeStatus::Blocked).then_some(ts);
+    if moved.from != was {
+        state.breach(seq, Some(node_id), format!("moved from {}, but was {was}", moved.from));
+    } else if !is_legal_move(moved.from, moved.to) {
+        state.breach(seq, Some(node_id), format!("moved from {} to {}", moved.from, moved.to));
+    }
+    if moved.to == NodeStatus::Failed && state.first_failed_node.is_none() {
+        state.first_failed_node = Some(node_id.to_owned());
+    }
+}
+
+pub(super) fn attempt(state: &mut RunState, seq: u64, ts: Timestamp, event: &NodeAttempt<'_>) {
+    let node = node_mut(state, &event.node_id, seq);
+    let started = match node.since {
+        Some(since) if node.status == NodeStatus::Running && node.running_attempt == Some(event.attempt) => since,
+        _ => before(ts, event.duration_s),
+    };
+    node.attempts.push(Attempt {
+        attempt: event.attempt,
+        seq,
+        started,
+        duration_s: event.duration_s,
+        converged: event.converged,
+        backoff_s: event.backoff_s,
+    });
+    if event.converged {
+        node.flake_retries += node.failed_since_converged;
+        node.failed_since_converged = 0;
+    } else {
+        node.failed_since_converged += 1;
+    }
+    let mut failing =
+        event.done_when_results.iter().map(|Obj(check)| check).filter(|check| check.rc != 0).map(|check| {
+            FailingCheck {
+                seq,
+                attempt: event.attempt,
+                cmd: check.cmd.to_string(),
+                rc: check.rc,
+                tail: check.tail.as_deref().map(str::to_owned),
+                truncated: check.truncated.unwrap_or(false),
+            }
+        });
+    node.first_failing = failing.next();
+    if let Some(last) = failing.last().or_else(|| node.first_failing.clone()) {
+        node.last_failing = Some(last);
+    }
+    add_usage(&mut node.usage, event.usage.as_ref());
+    state.spend(event.usage.as_ref());
+}
+
+fn node_mut<'a>(state: &'a mut RunState, node_id: &str, seq: u64) -> &'a mut NodeState {
+    if !state.nodes.contains_key(node_id) {
+        state.nodes.insert(node_id.to_owned(), NodeState::appearing(seq));
+    }
+    let node = state.nodes.entry(node_id.to_owned()).or_insert_with(|| NodeState::appearing(seq));
+    node.last_seq = seq;
+    node
+}
+
+/// The moment so many seconds before `ts`.
+fn before(ts: Timestamp, seconds: f64) -> Timestamp {
+    #[expect(clippy::cast_possible_truncation, reason = "a float cast saturates, and from_millis clamps")]
+    let millis = (seconds * 1000.0).round() as i64;
+    Timestamp::from_millis(ts.millis().saturating_sub(millis))
+}
