@@ -7,34 +7,34 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 /// What every key begins with; no other token does.
-pub const START: &str = "kahn_live_sk_";
+pub(super) const START: &str = "kahn_live_sk_";
 const PREFIX_LENGTH: usize = 8;
 const SECRET_LENGTH: usize = 43;
 const CHECKSUM_LENGTH: usize = 6;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The SHA-256 of a key.
-pub type KeyHash = [u8; 32];
+pub(super) type KeyHash = [u8; 32];
 
 /// A key that is well-formed: where to look, and what must be there.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Presented<'a> {
+pub(super) struct Presented<'a> {
     /// Leads to the tenant's keys.
-    pub prefix: &'a str,
+    pub(super) prefix: &'a str,
     /// What one of them must have.
-    pub hash: KeyHash,
+    pub(super) hash: KeyHash,
 }
 
 /// A new key. Its text is shown once and kept nowhere.
-pub struct NewKey {
+pub(super) struct NewKey {
     /// The whole key.
-    pub text: String,
+    pub(super) text: String,
     /// What is stored.
-    pub hash: KeyHash,
+    pub(super) hash: KeyHash,
 }
 
 /// Reads a key; `None` for anything that no kahn ever made.
-pub fn parse(text: &str) -> Option<Presented<'_>> {
+pub(super) fn parse(text: &str) -> Option<Presented<'_>> {
     let rest = text.strip_prefix(START)?;
     let (prefix, secret) = rest.split_once('_')?;
     let fits = prefix.len() == PREFIX_LENGTH
@@ -48,7 +48,7 @@ pub fn parse(text: &str) -> Option<Presented<'_>> {
 }
 
 /// Makes a key of the tenant with this prefix.
-pub fn make(prefix: &str) -> Result<NewKey, getrandom::Error> {
+pub(super) fn make(prefix: &str) -> Result<NewKey, getrandom::Error> {
     let mut text = format!("{START}{prefix}_{}", random_base62(SECRET_LENGTH)?);
     let checksum = checksum(&text);
     text.extend(checksum.iter().map(|byte| char::from(*byte)));
@@ -57,17 +57,17 @@ pub fn make(prefix: &str) -> Result<NewKey, getrandom::Error> {
 }
 
 /// A new tenant's prefix: random, so that it says nothing about the tenant.
-pub fn make_prefix() -> Result<String, getrandom::Error> {
+pub(super) fn make_prefix() -> Result<String, getrandom::Error> {
     random_base62(PREFIX_LENGTH)
 }
 
 /// The place of the stored hash that equals this one. Every hash is compared to its end, and when there is none, one that
 /// fits nothing: how long it takes tells nothing about what is stored.
-pub fn find(presented: &KeyHash, stored: &[Vec<u8>]) -> Option<usize> {
+pub(super) fn find(presented: &KeyHash, stored: &[&[u8]]) -> Option<usize> {
     let mut found = Choice::from(0);
     let mut place = 0_u64;
     for (at, candidate) in stored.iter().enumerate() {
-        let equal = candidate.as_slice().ct_eq(presented);
+        let equal = candidate.ct_eq(presented.as_slice());
         place.conditional_assign(&(at as u64), equal);
         found |= equal;
     }
@@ -127,11 +127,11 @@ mod tests {
 
     #[test]
     fn the_fitting_hash_is_found_at_its_place() {
-        let hashes: Vec<Vec<u8>> = (1..=3).map(|byte| vec![byte; 32]).collect();
+        let hashes: [&[u8]; 3] = [&[1; 32], &[2; 32], &[3; 32]];
         assert_eq!(find(&[2; 32], &hashes), Some(1));
         assert_eq!(find(&[3; 32], &hashes), Some(2));
         assert_eq!(find(&[9; 32], &hashes), None);
         assert_eq!(find(&[0; 32], &[]), None);
-        assert_eq!(find(&[1; 32], &[vec![1; 31]]), None);
+        assert_eq!(find(&[1; 32], &[&[1; 31]]), None);
     }
 }

@@ -19,7 +19,7 @@ const OLDEST_SERVER: u32 = 14;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum BootRefusal {
+pub(super) enum BootRefusal {
     /// No DSN.
     #[error(
         "no database is configured; set KAHN_DATABASE_URL to the DSN of the role kahn_app, \
@@ -42,7 +42,9 @@ pub enum BootRefusal {
     #[error(transparent)]
     Dsn(#[from] DsnError),
     /// Nobody answers.
-    #[error("the database at {place} could not be reached within 10 s ({reason}); start it, or correct KAHN_DATABASE_URL")]
+    #[error(
+        "the database at {place} could not be reached within 10 s ({reason}); start it, or correct KAHN_DATABASE_URL"
+    )]
     Unreachable {
         /// Host and port.
         place: String,
@@ -74,7 +76,9 @@ pub enum BootRefusal {
         reason: String,
     },
     /// It is too old.
-    #[error("the database is Postgres {0}, and kahn needs 14 or newer; upgrade it, or point KAHN_DATABASE_URL at another one")]
+    #[error(
+        "the database is Postgres {0}, and kahn needs 14 or newer; upgrade it, or point KAHN_DATABASE_URL at another one"
+    )]
     TooOld(String),
     /// An acknowledged batch could be lost.
     #[error(
@@ -124,7 +128,7 @@ pub enum BootRefusal {
 
 impl BootRefusal {
     /// Whether it is a mistake of configuration (exit code 2) rather than of the world (1).
-    pub fn is_configuration(&self) -> bool {
+    pub(super) fn is_configuration(&self) -> bool {
         matches!(self, Self::NoDsn | Self::NoWayIn | Self::UnknownWayIn(_) | Self::Dsn(_) | Self::Pool(_))
     }
 }
@@ -136,7 +140,7 @@ impl From<tokio_postgres::Error> for BootRefusal {
 }
 
 /// Reaches the database and looks at everything that can be looked at.
-pub async fn check(database: &Database) -> Result<(), BootRefusal> {
+pub(super) async fn check(database: &Database) -> Result<(), BootRefusal> {
     let client = reach(database).await?;
     server(&client).await?;
     role(&client).await?;
@@ -196,7 +200,8 @@ async fn server(client: &Client) -> Result<(), BootRefusal> {
         )
         .await?;
     let (number, version): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-    let number: u32 = number.parse().map_err(|_| BootRefusal::Unfinished(format!("server_version_num is {number:?}")))?;
+    let number: u32 =
+        number.parse().map_err(|_| BootRefusal::Unfinished(format!("server_version_num is {number:?}")))?;
     if number / 10_000 < OLDEST_SERVER {
         return Err(BootRefusal::TooOld(if version.is_empty() { number.to_string() } else { major(number) }));
     }
@@ -257,7 +262,7 @@ async fn tables(client: &Client) -> Result<(), BootRefusal> {
 }
 
 /// The names of all tables in `public`.
-pub async fn present_tables(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+pub(super) async fn present_tables(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
     let rows = client
         .query_typed(
             "SELECT relname::text FROM pg_catalog.pg_class \
@@ -288,9 +293,15 @@ async fn walls(client: &Client) -> Result<(), BootRefusal> {
     for row in rows {
         let table: String = row.try_get(0)?;
         let (lack, mend) = if !row.try_get::<_, bool>(1)? {
-            ("does not have row-level security enabled", format!("run `ALTER TABLE public.{table} ENABLE ROW LEVEL SECURITY`"))
+            (
+                "does not have row-level security enabled",
+                format!("run `ALTER TABLE public.{table} ENABLE ROW LEVEL SECURITY`"),
+            )
         } else if !row.try_get::<_, bool>(2)? {
-            ("does not force row-level security on its owner", format!("run `ALTER TABLE public.{table} FORCE ROW LEVEL SECURITY`"))
+            (
+                "does not force row-level security on its owner",
+                format!("run `ALTER TABLE public.{table} FORCE ROW LEVEL SECURITY`"),
+            )
         } else if !row.try_get::<_, bool>(3)? {
             let file = required_tables().find(|(name, _)| *name == table).map_or("V002__tenants.sql", |(_, file)| file);
             ("lacks its policy tenant_isolation", format!("create it again as migrations/{file} does"))

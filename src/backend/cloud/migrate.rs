@@ -47,13 +47,13 @@ const FILES: &[File] = files! {
 const LOCK: i64 = 0x6b61_686e_0001;
 
 /// Every required table and the file that makes it, in the order of the files.
-pub fn required_tables() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(super) fn required_tables() -> impl Iterator<Item = (&'static str, &'static str)> {
     FILES.iter().flat_map(|file| file.tables.iter().map(|table| (*table, file.with_suffix)))
 }
 
 /// Why the database could not be migrated.
 #[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
+pub(super) enum MigrateError {
     /// No DSN.
     #[error(
         "no database is configured; set KAHN_ADMIN_DATABASE_URL to the DSN of the database's owner, \
@@ -72,7 +72,9 @@ pub enum MigrateError {
         reason: String,
     },
     /// The password file cannot be used.
-    #[error("the password file {path} cannot be used ({reason}); --app-password-file names a file with one line, the password of kahn_app")]
+    #[error(
+        "the password file {path} cannot be used ({reason}); --app-password-file names a file with one line, the password of kahn_app"
+    )]
     PasswordFile {
         /// The file.
         path: PathBuf,
@@ -103,7 +105,7 @@ pub enum MigrateError {
 
 impl MigrateError {
     /// Whether it is a mistake of configuration (exit code 2) rather than of the world (1).
-    pub fn is_configuration(&self) -> bool {
+    pub(super) fn is_configuration(&self) -> bool {
         matches!(self, Self::NoDsn | Self::Dsn(_) | Self::PasswordFile { .. })
     }
 }
@@ -115,17 +117,17 @@ impl From<tokio_postgres::Error> for MigrateError {
 }
 
 /// A connection of the owner, with names that mean what they say.
-pub async fn connect(database: &Database) -> Result<Client, MigrateError> {
-    let client = database.client().await.map_err(|error| MigrateError::Connect {
-        place: database.place(),
-        reason: root_cause(&error),
-    })?;
+pub(super) async fn connect(database: &Database) -> Result<Client, MigrateError> {
+    let client = database
+        .client()
+        .await
+        .map_err(|error| MigrateError::Connect { place: database.place(), reason: root_cause(&error) })?;
     client.batch_execute("SET search_path = public").await?;
     Ok(client)
 }
 
 /// Lists every required table with its file; true when none is missing.
-pub async fn check(database: &Database, out: &mut dyn Write) -> Result<bool, MigrateError> {
+pub(super) async fn check(database: &Database, out: &mut dyn Write) -> Result<bool, MigrateError> {
     let present = present_tables(&connect(database).await?).await?;
     let mut complete = true;
     for (table, file) in required_tables() {
@@ -137,7 +139,11 @@ pub async fn check(database: &Database, out: &mut dyn Write) -> Result<bool, Mig
 }
 
 /// Applies what is missing, sets kahn_app's password when a file gives one, and looks at the result.
-pub async fn migrate(database: &Database, password_file: Option<&Path>, out: &mut dyn Write) -> Result<(), MigrateError> {
+pub(super) async fn migrate(
+    database: &Database,
+    password_file: Option<&Path>,
+    out: &mut dyn Write,
+) -> Result<(), MigrateError> {
     let password = password_file.map(read_password).transpose()?;
     let mut client = connect(database).await?;
     // refinery takes no lock of its own. This one ends with the connection.
@@ -147,10 +153,8 @@ pub async fn migrate(database: &Database, password_file: Option<&Path>, out: &mu
         .map(|file| Migration::unapplied(file.name, file.sql))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| MigrateError::Refinery(chain(&error)))?;
-    let report = Runner::new(&migrations)
-        .run_async(&mut client)
-        .await
-        .map_err(|error| MigrateError::Refinery(chain(&error)))?;
+    let report =
+        Runner::new(&migrations).run_async(&mut client).await.map_err(|error| MigrateError::Refinery(chain(&error)))?;
     for migration in report.applied_migrations() {
         writeln!(out, "applied V{:03}__{}.sql", migration.version(), migration.name())?;
     }

@@ -26,7 +26,7 @@ const WAIT: Duration = Duration::from_secs(5);
 
 /// A DSN that cannot be used. None of its sentences holds the DSN itself, which may hold a password.
 #[derive(Debug, thiserror::Error)]
-pub enum DsnError {
+pub(super) enum DsnError {
     /// It does not parse.
     #[error("{variable} is no connection string ({reason}); it looks like postgres://user:password@host:5432/database")]
     Malformed {
@@ -36,7 +36,9 @@ pub enum DsnError {
         reason: String,
     },
     /// The CA file cannot be read or holds no certificate.
-    #[error("the CA file {path} cannot be used ({reason}); set KAHN_DATABASE_CA_FILE to a PEM file with the certificate of the database's authority")]
+    #[error(
+        "the CA file {path} cannot be used ({reason}); set KAHN_DATABASE_CA_FILE to a PEM file with the certificate of the database's authority"
+    )]
     CaFile {
         /// The file.
         path: PathBuf,
@@ -50,17 +52,17 @@ pub enum DsnError {
 
 /// A database that can be connected to: parsed, with TLS ready.
 #[derive(Clone)]
-pub struct Database {
+pub(super) struct Database {
     config: Config,
     tls: MakeRustlsConnect,
 }
 
 /// A connection's other half, which has to be driven for the client to get answers.
-pub type Driver = Connection<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>;
+pub(super) type Driver = Connection<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>;
 
 impl Database {
     /// The server's database: as the DSN says, with the limits of [`SESSION`].
-    pub fn for_server(dsn: &str, variable: &'static str, ca_file: Option<&Path>) -> Result<Self, DsnError> {
+    pub(super) fn for_server(dsn: &str, variable: &'static str, ca_file: Option<&Path>) -> Result<Self, DsnError> {
         let mut database = Self::for_owner(dsn, variable, ca_file)?;
         // Ours come last and win over what the DSN's own options say.
         let options = match database.config.get_options() {
@@ -72,12 +74,10 @@ impl Database {
     }
 
     /// The owner's database, for migrations and provisioning: these may take their time.
-    pub fn for_owner(dsn: &str, variable: &'static str, ca_file: Option<&Path>) -> Result<Self, DsnError> {
+    pub(super) fn for_owner(dsn: &str, variable: &'static str, ca_file: Option<&Path>) -> Result<Self, DsnError> {
         let (dsn, root_certificate) = without_libpq_words(dsn);
-        let mut config = Config::from_str(&dsn).map_err(|error| DsnError::Malformed {
-            variable,
-            reason: root_cause(&error),
-        })?;
+        let mut config =
+            Config::from_str(&dsn).map_err(|error| DsnError::Malformed { variable, reason: root_cause(&error) })?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(DsnError::Malformed { variable, reason: "no host".to_owned() });
         }
@@ -90,12 +90,12 @@ impl Database {
     }
 
     /// One connection outside the pool.
-    pub async fn connect(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
+    pub(super) async fn connect(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
         self.config.connect(self.tls.clone()).await
     }
 
     /// One connection outside the pool, driven by a task that ends with it.
-    pub async fn client(&self) -> Result<Client, tokio_postgres::Error> {
+    pub(super) async fn client(&self) -> Result<Client, tokio_postgres::Error> {
         let (client, mut driver) = self.connect().await?;
         tokio::spawn(async move {
             while let Some(message) = std::future::poll_fn(|context| driver.poll_message(context)).await {
@@ -113,7 +113,7 @@ impl Database {
     }
 
     /// A pool of at most `size` connections, made as they are needed.
-    pub fn pool(&self, size: usize) -> Result<Pool, deadpool_postgres::BuildError> {
+    pub(super) fn pool(&self, size: usize) -> Result<Pool, deadpool_postgres::BuildError> {
         // Fast: a look at whether the connection is open. That it comes back clean is scope.rs's promise.
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         Pool::builder(Manager::from_config(self.config.clone(), self.tls.clone(), manager))
@@ -125,7 +125,7 @@ impl Database {
     }
 
     /// Where it is, for messages: host, port and database, and never the password.
-    pub fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         let host = match self.config.get_hosts().first() {
             Some(Host::Tcp(host)) => host.clone(),
             Some(Host::Unix(path)) => path.display().to_string(),
@@ -136,13 +136,13 @@ impl Database {
     }
 
     /// The role that it logs in as, for messages.
-    pub fn user(&self) -> String {
+    pub(super) fn user(&self) -> String {
         self.config.get_user().unwrap_or("(this system's user)").to_owned()
     }
 }
 
 /// The innermost reason of an error: tokio-postgres' own sentence says only "error connecting to server".
-pub fn root_cause(error: &tokio_postgres::Error) -> String {
+pub(super) fn root_cause(error: &tokio_postgres::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
         cause = next;
@@ -234,7 +234,11 @@ mod tests {
         let cases = [
             ("postgres://u:p@h/d", "postgres://u:p@h/d", None),
             ("postgres://u:p@h/d?sslmode=verify-full", "postgres://u:p@h/d?sslmode=require", None),
-            ("postgresql://u@h/d?a=b&sslmode=verify-ca&sslrootcert=/ca.pem", "postgresql://u@h/d?a=b&sslmode=require", Some("/ca.pem")),
+            (
+                "postgresql://u@h/d?a=b&sslmode=verify-ca&sslrootcert=/ca.pem",
+                "postgresql://u@h/d?a=b&sslmode=require",
+                Some("/ca.pem"),
+            ),
             ("postgres://u@h/d?sslrootcert=system", "postgres://u@h/d", None),
             ("host=h sslmode=verify-full user=u", "host=h sslmode=require user=u", None),
             ("host=h password='a sslmode=verify-full b'", "host=h password='a sslmode=verify-full b'", None),

@@ -20,14 +20,14 @@ use super::pool::root_cause;
 
 /// A tenant that somebody has been verified to belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TenantId(pub Uuid);
+pub(super) struct TenantId(pub(super) Uuid);
 
 /// A parameter and its type. Types are said rather than asked for: asking costs a trip and breaks the pipeline.
-pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Why the database gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum DatabaseError {
+pub(super) enum DatabaseError {
     /// No connection could be had: all are busy, or the database is away.
     #[error("no database connection: {0}")]
     NoConnection(String),
@@ -57,10 +57,9 @@ impl From<tokio_postgres::Error> for DatabaseError {
             Some(refusal) if matches!(&refusal.code().code()[..2], "57" | "53" | "08" | "55" | "40") => {
                 Self::Lost(format!("{}: {}", refusal.code().code(), refusal.message()))
             }
-            Some(refusal) => Self::Refused {
-                code: refusal.code().code().to_owned(),
-                message: refusal.message().to_owned(),
-            },
+            Some(refusal) => {
+                Self::Refused { code: refusal.code().code().to_owned(), message: refusal.message().to_owned() }
+            }
             None => Self::Lost(root_cause(&error)),
         }
     }
@@ -76,16 +75,16 @@ impl From<PoolError> for DatabaseError {
 }
 
 /// One statement of a read.
-pub struct Query<'a> {
+pub(super) struct Query<'a> {
     /// SQL with `$1`...
-    pub sql: &'a str,
+    pub(super) sql: &'a str,
     /// Its parameters.
-    pub parameters: &'a [Parameter<'a>],
+    pub(super) parameters: &'a [Parameter<'a>],
 }
 
 /// The door. Cheap to clone.
 #[derive(Clone)]
-pub struct Door {
+pub(super) struct Door {
     pool: Pool,
 }
 
@@ -93,12 +92,16 @@ const SET_TENANT: &str = "SELECT set_config('kahn.tenant_id', $1, true)";
 
 impl Door {
     /// The only owner of the pool.
-    pub fn new(pool: Pool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 
     /// Reads of one tenant, all of one moment, in one trip. Rows of each query, in order.
-    pub async fn read<const N: usize>(&self, tenant: TenantId, queries: [Query<'_>; N]) -> Result<[Vec<Row>; N], DatabaseError> {
+    pub(super) async fn read<const N: usize>(
+        &self,
+        tenant: TenantId,
+        queries: [Query<'_>; N],
+    ) -> Result<[Vec<Row>; N], DatabaseError> {
         let client = self.pool.get().await?;
         let tenant = tenant.0.to_string();
         // Polled in order, so sent in order, all at the first poll. Dropped after that, the server still runs to COMMIT.
@@ -119,7 +122,7 @@ impl Door {
 
     /// A transaction of one tenant that writes. It runs to its end whatever becomes of the caller; `Ok` means that it is
     /// committed, any error of `work` that nothing is.
-    pub async fn write<T, E, W>(&self, tenant: TenantId, work: W) -> Result<T, E>
+    pub(super) async fn write<T, E, W>(&self, tenant: TenantId, work: W) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<DatabaseError> + Send + 'static,
@@ -144,14 +147,14 @@ impl Door {
 
     /// A statement that belongs to no tenant: one of the lookup functions, a notification, a sign of life. Tenant tables
     /// have no rows for it.
-    pub async fn outside(&self, query: Query<'_>) -> Result<Vec<Row>, DatabaseError> {
+    pub(super) async fn outside(&self, query: Query<'_>) -> Result<Vec<Row>, DatabaseError> {
         let client = self.pool.get().await?;
         Ok(client.query_typed(query.sql, query.parameters).await?)
     }
 }
 
 /// A transaction that writes, with its tenant set.
-pub struct Transaction {
+pub(super) struct Transaction {
     connection: Lease,
     /// A failed statement spoils the transaction, and COMMIT would then roll back and still say Ok.
     spoiled: AtomicBool,
@@ -175,12 +178,12 @@ impl Transaction {
     }
 
     /// Rows of a statement.
-    pub async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DatabaseError> {
+    pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DatabaseError> {
         self.look(self.connection.client()?.query_typed(sql, parameters).await)
     }
 
     /// The number of rows that a statement wrote.
-    pub async fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64, DatabaseError> {
+    pub(super) async fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64, DatabaseError> {
         self.look(self.connection.client()?.execute_typed(sql, parameters).await)
     }
 
@@ -201,7 +204,9 @@ impl Transaction {
                 self.connection.give_back();
                 Ok(())
             }
-            Err(error) if error.as_db_error().is_some_and(|refusal| !refusal.code().code().starts_with("57")) => Err(error.into()),
+            Err(error) if error.as_db_error().is_some_and(|refusal| !refusal.code().code().starts_with("57")) => {
+                Err(error.into())
+            }
             Err(error) => Err(DatabaseError::CommitUnknown(root_cause(&error))),
         }
     }
