@@ -4,4 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod contract;
 pub mod domain;
+pub mod http;
+pub mod insight;
 pub mod reduce;
+pub mod services;
