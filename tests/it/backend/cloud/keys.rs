@@ -66,6 +66,9 @@ fn a_mistyped_unknown_revoked_or_expired_key_is_401_with_the_same_body() {
     assert!(bodies.iter().chain([&revoked.text(), &expired.text()]).all(|body| *body == bodies[0]), "{bodies:#?}");
     database.admin("UPDATE api_keys SET expires_at = now() + interval '1 hour'");
     assert_eq!(read(&server, &good).status, 200, "the control");
+    // The right prefix with another secret.
+    database.admin("UPDATE api_keys SET key_sha256 = sha256('another')");
+    assert_eq!(read(&server, &good).status, 401);
 }
 
 #[test]
