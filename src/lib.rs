@@ -27,6 +27,7 @@
 //! - [`http`]: the app factory, the routes, the live feed.
 //! - [`cli`]: the command line.
 
+pub mod archive_reader;
 pub mod backend;
 pub mod cli;
 pub mod config;
