@@ -1,1 +1,3 @@
-//! skeleton
+//! Table of contents of the one test binary.
+
+mod backend;
