@@ -1,11 +1,15 @@
-//! The test twin of the switch: what only one build has is tested in its own folder.
+//! The twin of the switch: how a build is started for a test, and the tests of what only that build has.
+//!
+//! Each twin gives `empty()` and `with_samples()`: a [`crate::support::Kitchen`] over a fresh store.
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "cloud")] {
-        #[path = "cloud.rs"]
+        #[path = "cloud/mod.rs"]
         mod imp;
     } else {
         #[path = "oss/mod.rs"]
         mod imp;
     }
 }
+
+pub(crate) use imp::{empty, with_samples};
