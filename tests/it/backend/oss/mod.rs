@@ -1,5 +1,7 @@
 //! The oss build for tests: an archive in a temporary folder.
 
+mod archive;
+
 use std::path::Path;
 
 use crate::support::{Kitchen, Server};
