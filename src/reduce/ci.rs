@@ -197,19 +197,22 @@ pub(super) fn attempt(state: &mut RunState, seq: u64, ts: Timestamp, event: &Nod
     } else {
         node.failed_since_converged += 1;
     }
-    let mut failing =
-        event.done_when_results.iter().map(|Obj(check)| check).filter(|check| check.rc != 0).map(|check| {
-            FailingCheck {
-                seq,
-                attempt: event.attempt,
-                cmd: check.cmd.to_string(),
-                rc: check.rc,
-                tail: check.tail.as_deref().map(str::to_owned),
-                truncated: check.truncated.unwrap_or(false),
-            }
-        });
-    node.first_failing = failing.next();
-    if let Some(last) = failing.last().or_else(|| node.first_failing.clone()) {
+    let failing: Vec<FailingCheck> = event
+        .done_when_results
+        .iter()
+        .map(|Obj(check)| check)
+        .filter(|check| check.rc != 0)
+        .map(|check| FailingCheck {
+            seq,
+            attempt: event.attempt,
+            cmd: check.cmd.to_string(),
+            rc: check.rc,
+            tail: check.tail.as_deref().map(str::to_owned),
+            truncated: check.truncated.unwrap_or(false),
+        })
+        .collect();
+    node.first_failing = failing.first().cloned();
+    if let Some(last) = failing.into_iter().next_back() {
         node.last_failing = Some(last);
     }
     add_usage(&mut node.usage, event.usage.as_ref());

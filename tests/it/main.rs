@@ -1,4 +1,16 @@
-//! The one test binary: a sentence per module.
+//! The tests, through the public surface: HTTP, files, the binary. One binary, for link time.
+//!
+//! - `facts`: lines, graphs and the fold, as properties.
+//! - `golden`: same events, same requests, same bytes; the snapshots are shared by both builds.
+//! - `ingest`: exactly once, all or nothing, durable.
+//! - `feed`: nothing is missed between stored and live, nothing comes twice.
+//! - `push`: `kahn push` against a server that can misbehave.
+//! - `backend`: the twin of the switch: how each build is started for a test, and what only it has.
 
-/// `kahn push` against a server that can misbehave.
+mod backend;
+mod facts;
+mod feed;
+mod golden;
+mod ingest;
 mod push;
+mod support;

@@ -1,43 +1,115 @@
-//! The cloud build: its options, its commands, its backend.
+//! The cloud kitchen: Postgres, a row a run, a wall around each tenant.
+//!
+//! `scope.rs` is the one door to tenants' data. All else stands before it (`access.rs`, `api_keys.rs`: who asks), behind
+//! it (`store.rs`, `append.rs`, `list.rs`, `follow.rs`), or has a connection of its own (`boot.rs`, `migrate.rs`, `tenant.rs`).
 
-use std::process::ExitCode;
+mod access;
+mod api_keys;
+mod append;
+mod boot;
+mod commands;
+mod follow;
+mod list;
+mod migrate;
+mod pool;
+mod scope;
+mod store;
+mod tenant;
 
-use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::config::{BootError, Config, Defaults};
+use clap::Args;
+
+use self::boot::BootRefusal;
+pub use self::commands::Command;
+use self::pool::Database;
+use crate::config::{self, BootError, Config, Defaults};
 use crate::contract::Backend;
 
 /// The mode that this binary was built for.
 pub const MODE: &str = "cloud";
 
-/// Options of `kahn serve` that only this build has, as they were typed.
+const DATABASE_URL: &str = "KAHN_DATABASE_URL";
+const DEFAULT_POOL: usize = 10;
+
+/// Options of `kahn serve` that only this build has, as they were typed. What holds a password is read from the
+/// environment alone: arguments are for everybody on the machine to see.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Options {}
+pub struct Options {
+    /// Connections to the database at the most [default: 10]
+    #[arg(long, env = "KAHN_DATABASE_POOL", value_name = "N")]
+    database_pool: Option<String>,
+    /// PEM file with the certificate of the database's authority, instead of the web's
+    #[arg(long, env = "KAHN_DATABASE_CA_FILE", value_name = "FILE")]
+    database_ca_file: Option<PathBuf>,
+    /// The other build's; here only so that the refusal can say what to do.
+    #[arg(long, hide = true, value_name = "DIR")]
+    archive: Option<PathBuf>,
+    /// The other build's; here only so that the refusal can say what to do.
+    #[arg(long, hide = true, value_name = "DIR")]
+    fixture_dir: Option<PathBuf>,
+    /// The DSN, where it is not to come from the environment.
+    #[arg(skip)]
+    database_url: Option<String>,
+    /// The way in, where it is not to come from the environment.
+    #[arg(skip)]
+    auth: Option<String>,
+}
 
 impl Options {
+    /// Options for this database, with API keys as the way in; the environment is not read.
+    pub fn keys_only(database_url: impl Into<String>) -> Self {
+        Self { database_url: Some(database_url.into()), auth: Some("keys-only".to_owned()), ..Self::default() }
+    }
+
     /// What holds where nothing was typed.
     pub fn defaults() -> Defaults {
-        Defaults { bind: "127.0.0.1:8080".into(), agent_views: true }
+        let port = config::env("PORT").unwrap_or_else(|| "8080".to_owned());
+        Defaults { bind: format!("0.0.0.0:{port}"), agent_views: false }
     }
 
     /// A sentence for each mistake in these options, given the rest of the configuration.
     pub fn mistakes(&self, _config: &Config) -> Vec<String> {
-        Vec::new()
+        let mut mistakes = Vec::new();
+        for (flag, given) in [("--archive", &self.archive), ("--fixture-dir", &self.fixture_dir)] {
+            if given.is_some() {
+                mistakes.push(format!(
+                    "{flag} belongs to the oss build; this is the cloud build, which keeps runs in Postgres and reads \
+                     no archive: build the other one with cargo install kahn --features oss"
+                ));
+            }
+        }
+        if let Err(mistake) = self.pool_size() {
+            mistakes.push(mistake);
+        }
+        let refusals = [self.database().err(), self.way_in().err()];
+        mistakes.extend(refusals.into_iter().flatten().map(|refusal| refusal.to_string()));
+        mistakes
     }
-}
 
-/// Subcommands that only this build has.
-#[derive(Debug, Subcommand)]
-pub enum Command {}
+    fn pool_size(&self) -> Result<usize, String> {
+        match self.database_pool.as_deref().map(|text| (text, text.parse())) {
+            None => Ok(DEFAULT_POOL),
+            Some((_, Ok(size))) if size > 0 => Ok(size),
+            Some((text, _)) => Err(format!(
+                "--database-pool (KAHN_DATABASE_POOL) is {text:?}, which is no whole number from 1; write it as --database-pool {DEFAULT_POOL}"
+            )),
+        }
+    }
 
-impl Command {
-    /// Does the work; the exit code is 0 when it is done and 1 when the work found a fault.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be done.
-    pub fn run(self) -> Result<ExitCode, BootError> {
-        match self {}
+    fn database(&self) -> Result<Database, BootRefusal> {
+        let given = self.database_url.clone().or_else(|| config::env(DATABASE_URL));
+        let dsn = given.ok_or(BootRefusal::NoDsn)?;
+        Ok(Database::for_server(&dsn, DATABASE_URL, self.database_ca_file.as_deref())?)
+    }
+
+    fn way_in(&self) -> Result<(), BootRefusal> {
+        match self.auth.clone().or_else(|| config::env("KAHN_AUTH")).as_deref() {
+            Some("keys-only") => Ok(()),
+            None => Err(BootRefusal::NoWayIn),
+            Some(other) => Err(BootRefusal::UnknownWayIn(other.to_owned())),
+        }
     }
 }
 
@@ -46,6 +118,36 @@ impl Command {
 /// # Errors
 ///
 /// The refusal, as one sentence that says what mends it.
-pub async fn select_backend(_options: &Options, _config: &Config) -> Result<Backend, BootError> {
-    Err(BootError::Failure("there is no backend".into()))
+pub async fn select_backend(options: &Options, config: &Config) -> Result<Backend, BootError> {
+    let mistakes = options.mistakes(config);
+    if !mistakes.is_empty() {
+        return Err(BootError::Configuration(mistakes));
+    }
+    Ok(open(options).await?)
+}
+
+async fn open(options: &Options) -> Result<Backend, BootRefusal> {
+    options.way_in()?;
+    let database = options.database()?;
+    boot::check(&database).await?;
+    let door = scope::Door::new(database.pool(options.pool_size().unwrap_or(DEFAULT_POOL))?);
+    let feed = follow::Feed::start(&database, door.clone())
+        .await
+        .map_err(|error| BootRefusal::Unfinished(error.to_string()))?;
+    log::info!("database {}: checks passed; API keys are the only way in", database.place());
+    Ok(Backend {
+        store: Arc::new(store::PostgresStore::new(door.clone(), feed)),
+        access: Arc::new(access::KeyAccess::new(door)),
+        read_only: false,
+    })
+}
+
+impl From<BootRefusal> for BootError {
+    fn from(refusal: BootRefusal) -> Self {
+        if refusal.is_configuration() {
+            Self::configuration(refusal.to_string())
+        } else {
+            Self::Failure(refusal.to_string())
+        }
+    }
 }

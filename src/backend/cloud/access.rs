@@ -1,0 +1,149 @@
+//! Who asks: a bearer token, told apart by its shape. Until sign-in with a provider exists, API keys are the only kind.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::api_keys;
+use super::scope::{DatabaseError, Door, Query, TenantId};
+use crate::contract::{Access, Principal, PrincipalKind, Refusal, RequestFacts, Scope, Tenant};
+
+/// The longest Authorization field that is looked at.
+const LONGEST_FIELD: usize = 8 * 1024;
+
+/// Lets API keys in, and nobody else.
+pub(super) struct KeyAccess {
+    door: Door,
+}
+
+impl KeyAccess {
+    pub(super) fn new(door: Door) -> Self {
+        Self { door }
+    }
+
+    /// No cache: a revoked key is dead at once.
+    async fn key_holder(&self, token: &str) -> Result<Principal, Refusal> {
+        let Some(presented) = api_keys::parse(token) else {
+            return Err(refused("it is no key that kahn made (mistyped?)", token));
+        };
+        let found = self
+            .door
+            .outside(Query {
+                sql: "SELECT tenant_id, tenant_name, key_id, scope, key_sha256, expired, revoked, use_is_stale \
+                      FROM kahn_api_key_candidates($1)",
+                parameters: &[(&presented.prefix, Type::TEXT)],
+            })
+            .await
+            .and_then(|rows| rows.iter().map(Candidate::read).collect::<Result<Vec<_>, _>>());
+        let candidates = found.map_err(|error| {
+            log::error!("an API key could not be checked: {error}");
+            Refusal::Unavailable
+        })?;
+        let hashes: Vec<&[u8]> = candidates.iter().map(|candidate| candidate.hash.as_slice()).collect();
+        let Some(key) = api_keys::find(&presented.hash, &hashes).and_then(|place| candidates.get(place)) else {
+            return Err(refused("nobody has it", token));
+        };
+        if key.revoked {
+            return Err(refused("it was revoked", token));
+        }
+        if key.expired {
+            return Err(refused("it has expired", token));
+        }
+        let scope = match key.scope.as_str() {
+            "ingest" => Scope::Ingest,
+            "read" => Scope::Read,
+            _ => return Err(refused("its scope is not known", token)),
+        };
+        if key.use_is_stale {
+            self.note_use(key.tenant, key.key_id);
+        }
+        Ok(Principal {
+            kind: PrincipalKind::ApiKey,
+            user: format!("key:{}", key.key_id),
+            tenant: Some(Tenant { id: key.tenant.0.to_string().into(), name: Arc::clone(&key.tenant_name) }),
+            scopes: vec![scope],
+        })
+    }
+
+    /// Writes `last_used_at`, at most once a minute, behind the request's back.
+    fn note_use(&self, tenant: TenantId, key_id: Uuid) {
+        let door = self.door.clone();
+        tokio::spawn(async move {
+            let noted: Result<u64, DatabaseError> = door
+                .write(tenant, move |transaction| {
+                    Box::pin(async move {
+                        let sql = "UPDATE api_keys SET last_used_at = now() WHERE key_id = $1 \
+                                   AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')";
+                        transaction.execute(sql, &[(&key_id, Type::UUID)]).await
+                    })
+                })
+                .await;
+            if let Err(error) = noted {
+                log::warn!("last_used_at of key {key_id} was not written: {error}");
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Access for KeyAccess {
+    /// Behind the platform's TLS any host name may be right, and without cookies no page can borrow a person's rights.
+    fn screen(&self, _request: &RequestFacts) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn authenticate(&self, request: &RequestFacts) -> Result<Principal, Refusal> {
+        let field = match request.authorizations.as_slice() {
+            [] => return Err(Refusal::NoCredentials),
+            [field] if field.len() <= LONGEST_FIELD => field,
+            _ => return Err(Refusal::BadToken),
+        };
+        let Some((scheme, token)) = field.split_once(' ') else { return Err(Refusal::BadToken) };
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Refusal::NoCredentials);
+        }
+        let token = token.trim_matches(' ');
+        if token.starts_with("kahn_") {
+            self.key_holder(token).await
+        } else {
+            Err(refused("it is no API key, and API keys are the only way in", token))
+        }
+    }
+}
+
+/// The answer is the same for every reason; the log has the reason and enough of a hash to tell tokens apart.
+fn refused(reason: &str, token: &str) -> Refusal {
+    let hash = crate::domain::id::sha256_hex(token.as_bytes());
+    log::info!("a token was refused: {reason} (sha256 {})", hash.get(..8).unwrap_or_default());
+    Refusal::BadToken
+}
+
+/// A key of the prefix that was presented.
+struct Candidate {
+    tenant: TenantId,
+    tenant_name: Arc<str>,
+    key_id: Uuid,
+    scope: String,
+    hash: Vec<u8>,
+    expired: bool,
+    revoked: bool,
+    use_is_stale: bool,
+}
+
+impl Candidate {
+    fn read(row: &Row) -> Result<Self, DatabaseError> {
+        Ok(Self {
+            tenant: TenantId(row.try_get(0)?),
+            tenant_name: row.try_get::<_, &str>(1)?.into(),
+            key_id: row.try_get(2)?,
+            scope: row.try_get(3)?,
+            hash: row.try_get(4)?,
+            expired: row.try_get(5)?,
+            revoked: row.try_get(6)?,
+            use_is_stale: row.try_get(7)?,
+        })
+    }
+}

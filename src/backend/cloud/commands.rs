@@ -1,0 +1,119 @@
+//! The subcommands that only this build has. They work over the owner's DSN, never over the server's.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::migrate::{self, MigrateError};
+use super::pool::Database;
+use super::tenant::{self, KeyScope, Provision, TenantError};
+use crate::config::{self, BootError};
+
+const ADMIN_DATABASE_URL: &str = "KAHN_ADMIN_DATABASE_URL";
+
+/// Subcommands that only this build has.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Apply the migrations over the owner's DSN (KAHN_ADMIN_DATABASE_URL)
+    Migrate(MigrateOptions),
+    /// Tenants: make one, with its first key
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+}
+
+/// Options of `kahn migrate`.
+#[derive(Debug, Args)]
+pub struct MigrateOptions {
+    /// Change nothing: list each table with its file, present or missing; exit 1 if any is missing
+    #[arg(long, conflicts_with = "app_password_file")]
+    check: bool,
+    /// File with the password that the role kahn_app gets
+    #[arg(long, env = "KAHN_APP_PASSWORD_FILE", value_name = "FILE")]
+    app_password_file: Option<PathBuf>,
+    /// PEM file with the certificate of the database's authority, instead of the web's
+    #[arg(long, env = "KAHN_DATABASE_CA_FILE", value_name = "FILE")]
+    database_ca_file: Option<PathBuf>,
+}
+
+/// Subcommands of `kahn tenant`.
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// Make a tenant with its plan and first key; doing it again changes nothing
+    Provision(ProvisionOptions),
+}
+
+/// Options of `kahn tenant provision`.
+#[derive(Debug, Args)]
+pub struct ProvisionOptions {
+    /// The tenant's name: lower-case letters, digits and dashes
+    name: String,
+    /// The organisation at the identity provider whose people belong to it
+    #[arg(long, value_name = "ORG_ID")]
+    org: String,
+    /// What the key may do
+    #[arg(long, value_enum, default_value_t = KeyScope::Ingest)]
+    scope: KeyScope,
+    /// Keep the key in this file too (mode 0600), as KAHN_KEY_<NAME>=... or KAHN_READ_KEY_<NAME>=...
+    #[arg(long, value_name = "FILE")]
+    write_env: Option<PathBuf>,
+    /// PEM file with the certificate of the database's authority, instead of the web's
+    #[arg(long, env = "KAHN_DATABASE_CA_FILE", value_name = "FILE")]
+    database_ca_file: Option<PathBuf>,
+}
+
+impl Command {
+    /// Does the work; the exit code is 0 when it is done and 1 when the work found a fault.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be done.
+    pub fn run(self) -> Result<ExitCode, BootError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| BootError::Failure(format!("the runtime could not be started: {error}")))?;
+        let mut out = std::io::stdout();
+        runtime.block_on(async {
+            match self {
+                Self::Migrate(options) => run_migrate(&options, &mut out).await,
+                Self::Tenant(TenantCommand::Provision(options)) => run_provision(options, &mut out).await,
+            }
+        })
+    }
+}
+
+async fn run_migrate(options: &MigrateOptions, out: &mut dyn Write) -> Result<ExitCode, BootError> {
+    let database = owner(options.database_ca_file.as_ref())?;
+    if options.check {
+        let complete = migrate::check(&database, out).await?;
+        return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    migrate::migrate(&database, options.app_password_file.as_deref(), out).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_provision(options: ProvisionOptions, out: &mut dyn Write) -> Result<ExitCode, BootError> {
+    let database = owner(options.database_ca_file.as_ref())?;
+    let wanted = Provision { name: options.name, org: options.org, scope: options.scope, env_file: options.write_env };
+    tenant::provision(&database, &wanted, out).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn owner(ca_file: Option<&PathBuf>) -> Result<Database, MigrateError> {
+    let dsn = config::env(ADMIN_DATABASE_URL).ok_or(MigrateError::NoDsn)?;
+    Ok(Database::for_owner(&dsn, ADMIN_DATABASE_URL, ca_file.map(PathBuf::as_path))?)
+}
+
+impl From<MigrateError> for BootError {
+    fn from(error: MigrateError) -> Self {
+        if error.is_configuration() { Self::configuration(error.to_string()) } else { Self::Failure(error.to_string()) }
+    }
+}
+
+impl From<TenantError> for BootError {
+    fn from(error: TenantError) -> Self {
+        if error.is_configuration() { Self::configuration(error.to_string()) } else { Self::Failure(error.to_string()) }
+    }
+}

@@ -1,0 +1,147 @@
+//! Lists: filter, order, page and count by the columns that `reduce` wrote. SQL computes no other figure, and the rows
+//! come back out of the summary's JSON.
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::scope::{Parameter, Query};
+use crate::contract::{Filter, ListPosition, ListQuery, Order, Sort};
+use crate::domain::event::Kind;
+use crate::reduce::summary::Phase;
+
+/// Text as it stands in a column: Postgres knows no NUL, which an escape in an event may give. Wanted and stored text
+/// go through here both.
+pub(super) fn column_text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// The statement of a page and that of its total, with their parameters.
+pub(super) struct ListSql {
+    page: String,
+    total: String,
+    /// Those of the filter, then those of the position.
+    values: Vec<(Box<dyn ToSql + Sync + Send>, Type)>,
+    filter_values: usize,
+}
+
+impl ListSql {
+    pub(super) fn of(query: &ListQuery) -> Self {
+        let mut sql = Self { page: String::new(), total: String::new(), values: Vec::new(), filter_values: 0 };
+        let filter = sql.filter(&query.filter);
+        sql.filter_values = sql.values.len();
+        sql.total = format!("SELECT count(*) FROM runs WHERE {filter}");
+        let column = match query.sort {
+            Sort::Started => "started",
+            Sort::Duration => "duration_s",
+            Sort::Outcome => "outcome_rank",
+        };
+        let (direction, behind) = match query.order {
+            Order::Desc => ("DESC", "<"),
+            Order::Asc => ("ASC", ">"),
+        };
+        let start = match &query.position {
+            ListPosition::Offset(rows) => {
+                let rows = sql.bind(i64::try_from(*rows).unwrap_or(i64::MAX), Type::INT8);
+                format!("ORDER BY {column} {direction} NULLS LAST, run_id OFFSET {rows}")
+            }
+            ListPosition::After(key) => {
+                let run_id = sql.bind(key.run_id.as_str().to_owned(), Type::TEXT);
+                let behind = match key.value {
+                    Some(value) => {
+                        let value = sql.bind(value, Type::FLOAT8);
+                        format!(
+                            "({column} {behind} {value} OR ({column} = {value} AND run_id > {run_id}) OR {column} IS NULL)"
+                        )
+                    }
+                    None => format!("({column} IS NULL AND run_id > {run_id})"),
+                };
+                format!("AND {behind} ORDER BY {column} {direction} NULLS LAST, run_id")
+            }
+        };
+        // One more than wanted says whether more follow.
+        let limit = sql.bind(i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1), Type::INT8);
+        sql.page = format!("SELECT summary FROM runs WHERE {filter} {start} LIMIT {limit}");
+        sql
+    }
+
+    /// What a page has to be asked, once the parameters are borrowed.
+    pub(super) fn parameters(&self) -> Vec<Parameter<'_>> {
+        self.values.iter().map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone())).collect()
+    }
+
+    /// The page's query, then the total's.
+    pub(super) fn queries<'a>(&'a self, parameters: &'a [Parameter<'a>]) -> [Query<'a>; 2] {
+        let filter_values = parameters.get(..self.filter_values).unwrap_or_default();
+        [Query { sql: &self.page, parameters }, Query { sql: &self.total, parameters: filter_values }]
+    }
+
+    fn bind(&mut self, value: impl ToSql + Sync + Send + 'static, kind: Type) -> String {
+        self.values.push((Box::new(value), kind));
+        format!("${}", self.values.len())
+    }
+
+    fn text(&mut self, value: &str) -> String {
+        self.bind(column_text(value), Type::TEXT)
+    }
+
+    /// The same as [`Filter::fits`], word for word.
+    fn filter(&mut self, filter: &Filter) -> String {
+        let mut conditions = vec!["deleted_at IS NULL".to_owned()];
+        let mut all = |condition: String| conditions.push(condition);
+        if filter.without_agents {
+            let agent = self.text(Kind::Agent.as_str());
+            all(format!("kind IS DISTINCT FROM {agent}"));
+        }
+        if let Some(kind) = filter.kind {
+            let kind = self.text(kind.as_str());
+            all(format!("kind = {kind}"));
+        }
+        if let Some(phase) = filter.phase {
+            let silent_since =
+                filter.now.millis().saturating_sub(i64::try_from(filter.stall_after_ms).unwrap_or(i64::MAX));
+            match phase {
+                Phase::Ended => all("ended".to_owned()),
+                Phase::Stalled => {
+                    let since = self.bind(silent_since.min(filter.now.millis()), Type::INT8);
+                    all(format!("NOT ended AND last_event <= {since}"));
+                }
+                Phase::Live => {
+                    let since = self.bind(silent_since.min(filter.now.millis()), Type::INT8);
+                    all(format!("NOT ended AND (last_event IS NULL OR last_event > {since})"));
+                }
+            }
+        }
+        if let Some(outcome) = filter.outcome {
+            let outcome = self.text(outcome.as_str());
+            all(format!("outcome = {outcome}"));
+        }
+        if let Some(agent_id) = &filter.agent_id {
+            let agent_id = self.text(agent_id);
+            all(format!("agent_id = {agent_id}"));
+        }
+        if let Some(node_id) = &filter.node_id {
+            let node_id = self.text(node_id);
+            all(format!("{node_id} = ANY (node_ids)"));
+        }
+        if let Some(parent) = &filter.parent {
+            let parent = self.text(parent);
+            all(format!("parent_run_id = {parent}"));
+        }
+        if let Some(part) = &filter.q {
+            let part = self.text(part);
+            all(format!("strpos(run_id, {part}) > 0"));
+        }
+        let moments =
+            [(filter.last_event_from, "last_event >="), (filter.since, "started >="), (filter.until, "started <")];
+        for (moment, comparison) in moments {
+            if let Some(moment) = moment {
+                let moment = self.bind(moment.millis(), Type::INT8);
+                all(format!("{comparison} {moment}"));
+            }
+        }
+        if let Some(moment) = filter.started_by {
+            let moment = self.bind(moment.millis(), Type::INT8);
+            all(format!("(started IS NULL OR started <= {moment})"));
+        }
+        conditions.join(" AND ")
+    }
+}

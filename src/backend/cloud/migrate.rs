@@ -1,0 +1,236 @@
+//! `kahn migrate`: applies the embedded migrations over the owner's DSN. The server itself never changes the schema.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use refinery::{Migration, Runner};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use super::boot::present_tables;
+use super::pool::{Database, DsnError, root_cause};
+
+/// A migration file: its name without `.sql`, its text, and the tables that the server cannot do without.
+struct File {
+    name: &'static str,
+    with_suffix: &'static str,
+    sql: &'static str,
+    tables: &'static [&'static str],
+}
+
+macro_rules! files {
+    ($($name:literal => [$($table:literal),*],)*) => {
+        &[$(File {
+            name: $name,
+            with_suffix: concat!($name, ".sql"),
+            sql: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/", $name, ".sql")),
+            tables: &[$($table),*],
+        }),*]
+    };
+}
+
+const FILES: &[File] = files! {
+    "V001__roles" => [],
+    "V002__tenants" => ["tenants"],
+    "V003__api_keys" => ["api_keys"],
+    "V004__runs" => ["runs"],
+    "V005__transitions" => ["transitions"],
+    "V006__plans_usage" => ["plans", "usage"],
+    "V007__retention" => ["retention"],
+    "V008__activity" => ["activity"],
+    "V009__alerts" => ["alerts"],
+};
+
+/// One lock a database: `kahn` and 1, in ASCII.
+const LOCK: i64 = 0x6b61_686e_0001;
+
+/// Every required table and the file that makes it, in the order of the files.
+pub(super) fn required_tables() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.iter().flat_map(|file| file.tables.iter().map(|table| (*table, file.with_suffix)))
+}
+
+/// Why the database could not be migrated.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MigrateError {
+    /// No DSN.
+    #[error(
+        "no database is configured; set KAHN_ADMIN_DATABASE_URL to the DSN of the database's owner, \
+         as in postgres://postgres:PASSWORD@HOST:5432/DATABASE"
+    )]
+    NoDsn,
+    /// A DSN that cannot be used.
+    #[error(transparent)]
+    Dsn(#[from] DsnError),
+    /// Nobody answers, or says no.
+    #[error("no connection to the database at {place} ({reason}); correct KAHN_ADMIN_DATABASE_URL")]
+    Connect {
+        /// Host and port.
+        place: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The password file cannot be used.
+    #[error(
+        "the password file {path} cannot be used ({reason}); --app-password-file names a file with one line, the password of kahn_app"
+    )]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A migration failed, or one that was applied has been edited.
+    #[error("a migration failed ({0}); it was rolled back: mend the cause and run `kahn migrate` again")]
+    Refinery(String),
+    /// A statement failed.
+    #[error("the database refused ({0})")]
+    Database(String),
+    /// Everything is applied, and yet a table is not there.
+    #[error(
+        "the table {table} is missing although migrations/{file} was applied: somebody dropped it; \
+         restore it from a backup, or run that file by hand"
+    )]
+    Dropped {
+        /// The table.
+        table: &'static str,
+        /// Its file.
+        file: &'static str,
+    },
+    /// Nobody reads what is printed.
+    #[error("the output could not be written: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl MigrateError {
+    /// Whether it is a mistake of configuration (exit code 2) rather than of the world (1).
+    pub(super) fn is_configuration(&self) -> bool {
+        matches!(self, Self::NoDsn | Self::Dsn(_) | Self::PasswordFile { .. })
+    }
+}
+
+impl From<tokio_postgres::Error> for MigrateError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(root_cause(&error))
+    }
+}
+
+/// A connection of the owner, with names that mean what they say.
+pub(super) async fn connect(database: &Database) -> Result<Client, MigrateError> {
+    let client = database
+        .client()
+        .await
+        .map_err(|error| MigrateError::Connect { place: database.place(), reason: root_cause(&error) })?;
+    client.batch_execute("SET search_path = public").await?;
+    Ok(client)
+}
+
+/// Lists every required table with its file; true when none is missing.
+pub(super) async fn check(database: &Database, out: &mut dyn Write) -> Result<bool, MigrateError> {
+    let present = present_tables(&connect(database).await?).await?;
+    let mut complete = true;
+    for (table, file) in required_tables() {
+        let here = present.iter().any(|name| name == table);
+        complete &= here;
+        writeln!(out, "{table:<12} {file:<24} {}", if here { "present" } else { "missing" })?;
+    }
+    Ok(complete)
+}
+
+/// Applies what is missing, sets kahn_app's password when a file gives one, and looks at the result.
+pub(super) async fn migrate(
+    database: &Database,
+    password_file: Option<&Path>,
+    out: &mut dyn Write,
+) -> Result<(), MigrateError> {
+    let password = password_file.map(read_password).transpose()?;
+    let mut client = connect(database).await?;
+    // refinery takes no lock of its own. This one ends with the connection.
+    client.execute_typed("SELECT pg_advisory_lock($1)", &[(&LOCK, Type::INT8)]).await?;
+    let migrations = FILES
+        .iter()
+        .map(|file| Migration::unapplied(file.name, file.sql))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| MigrateError::Refinery(chain(&error)))?;
+    let report =
+        Runner::new(&migrations).run_async(&mut client).await.map_err(|error| MigrateError::Refinery(chain(&error)))?;
+    for migration in report.applied_migrations() {
+        writeln!(out, "applied V{:03}__{}.sql", migration.version(), migration.name())?;
+    }
+    if report.applied_migrations().is_empty() {
+        writeln!(out, "nothing to apply: the database has all {} migrations", FILES.len())?;
+    }
+    if let Some(password) = password {
+        set_password(&client, &password).await?;
+        writeln!(out, "set the password of kahn_app")?;
+    }
+    let present = present_tables(&client).await?;
+    match required_tables().find(|(table, _)| !present.iter().any(|name| name == table)) {
+        Some((table, file)) => Err(MigrateError::Dropped { table, file }),
+        None => Ok(()),
+    }
+}
+
+fn read_password(path: &Path) -> Result<String, MigrateError> {
+    let refused = |reason: &str| MigrateError::PasswordFile { path: path.to_owned(), reason: reason.to_owned() };
+    let text = std::fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return Err(refused("it is empty"));
+    }
+    if password.contains(['\n', '\r', '\0']) {
+        return Err(refused("it holds more than one line"));
+    }
+    Ok(password.to_owned())
+}
+
+/// The server gets a SCRAM verifier, never the password: statements end up in logs.
+async fn set_password(client: &Client, password: &str) -> Result<(), MigrateError> {
+    let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+    // A verifier has no quote and no backslash: base64, digits, `$`, `:`.
+    let statement = format!("ALTER ROLE kahn_app PASSWORD '{verifier}'");
+    // The role is the cluster's; another database's migration may be setting it in this moment.
+    for _ in 0..20 {
+        match client.batch_execute(&statement).await {
+            Err(error) if error.code() == Some(&SqlState::INTERNAL_ERROR) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+    Ok(client.batch_execute(&statement).await?)
+}
+
+/// An error with its reasons: refinery's own sentence leaves the database's out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let more = next.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FILES;
+
+    #[test]
+    fn every_file_of_the_folder_is_embedded_in_order() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .expect("the folder of migrations")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+            .filter(|name| name.ends_with(".sql"))
+            .collect();
+        names.sort();
+        let embedded: Vec<&str> = FILES.iter().map(|file| file.with_suffix).collect();
+        assert_eq!(names, embedded);
+    }
+}

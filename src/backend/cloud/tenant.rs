@@ -1,0 +1,285 @@
+//! `kahn tenant provision`: a tenant, its plan and its first key, over the owner's DSN. Doing it again changes nothing.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use tokio_postgres::Transaction;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::api_keys;
+use super::migrate::{self, MigrateError};
+use super::pool::{Database, root_cause};
+
+/// One lock a database: `kahn` and 2, in ASCII. It keeps an org from getting two tenants.
+const LOCK: i64 = 0x6b61_686e_0002;
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum KeyScope {
+    /// Append events
+    Ingest,
+    /// Look
+    Read,
+}
+
+impl KeyScope {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Read => "read",
+        }
+    }
+
+    fn variable(self, name: &str) -> String {
+        let name = name.to_ascii_uppercase().replace('-', "_");
+        match self {
+            Self::Ingest => format!("KAHN_KEY_{name}"),
+            Self::Read => format!("KAHN_READ_KEY_{name}"),
+        }
+    }
+}
+
+/// What is wanted.
+pub(super) struct Provision {
+    /// The tenant's name.
+    pub(super) name: String,
+    /// Its org at the identity provider.
+    pub(super) org: String,
+    /// What the key may do.
+    pub(super) scope: KeyScope,
+    /// Where the key is kept too.
+    pub(super) env_file: Option<PathBuf>,
+}
+
+/// Why the tenant could not be provisioned.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TenantError {
+    /// A name that cannot stand in a variable's name.
+    #[error(
+        "the tenant's name is {0:?}; use 1 to 63 lower-case letters, digits and dashes, beginning with a letter or digit"
+    )]
+    BadName(String),
+    /// An org that no token can carry.
+    #[error("--org is {0:?}; an org_id has 1 to 64 letters, digits, dashes and underscores")]
+    BadOrg(String),
+    /// The org has a tenant of another name.
+    #[error("the org {org} belongs to the tenant {name}; use that name, or another org")]
+    OrgTaken {
+        /// The org.
+        org: String,
+        /// The tenant that has it.
+        name: String,
+    },
+    /// Connection and schema.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The schema is not there yet.
+    #[error("the database is not migrated ({0}); run `kahn migrate`")]
+    NotMigrated(String),
+    /// A statement failed.
+    #[error("the database refused ({0})")]
+    Database(String),
+    /// No randomness.
+    #[error("the system gave no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The env file cannot be written; no key was made.
+    #[error("{path} cannot be written ({reason}), so no key was made; name a writable file with --write-env")]
+    EnvFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: std::io::Error,
+    },
+    /// Nobody reads what is printed.
+    #[error("the output could not be written: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl TenantError {
+    /// Whether it is a mistake of usage or configuration (exit code 2) rather than of the world (1).
+    pub(super) fn is_configuration(&self) -> bool {
+        match self {
+            Self::BadName(_) | Self::BadOrg(_) => true,
+            Self::Migrate(error) => error.is_configuration(),
+            _ => false,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for TenantError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let reason = root_cause(&error);
+        // No such role, table or function.
+        let unmigrated = ["42704", "42P01", "42883", "22023"];
+        match error.code() {
+            Some(code) if unmigrated.contains(&code.code()) => Self::NotMigrated(reason),
+            _ => Self::Database(reason),
+        }
+    }
+}
+
+/// Makes what is missing of tenant and key, and says what it did.
+pub(super) async fn provision(database: &Database, wanted: &Provision, out: &mut dyn Write) -> Result<(), TenantError> {
+    let lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let name = wanted.name.as_bytes();
+    if name.len() > 63
+        || !name.first().is_some_and(|byte| lower(*byte))
+        || !name.iter().all(|byte| lower(*byte) || *byte == b'-')
+    {
+        return Err(TenantError::BadName(wanted.name.clone()));
+    }
+    let org_fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !(1..=64).contains(&wanted.org.len()) || !wanted.org.bytes().all(org_fits) {
+        return Err(TenantError::BadOrg(wanted.org.clone()));
+    }
+    let mut client = migrate::connect(database).await?;
+    let transaction = client.transaction().await?;
+    // The owner of the tables, whoever logged in: so the walls are the same for a superuser and for a managed database.
+    transaction.batch_execute("SET LOCAL ROLE kahn_owner").await?;
+    transaction.execute_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await?;
+    let (tenant, prefix) = tenant(&transaction, wanted, out).await?;
+    let live = transaction
+        .query_typed(
+            "SELECT 1 FROM public.api_keys WHERE tenant_id = $1 AND scope = $2 AND revoked_at IS NULL \
+             AND (expires_at IS NULL OR expires_at > now()) LIMIT 1",
+            &[(&tenant, Type::UUID), (&wanted.scope.as_str(), Type::TEXT)],
+        )
+        .await?;
+    if !live.is_empty() {
+        transaction.commit().await?;
+        writeln!(
+            out,
+            "tenant {} has a live {} key already; it was shown when it was made and cannot be shown again",
+            wanted.name,
+            wanted.scope.as_str()
+        )?;
+        return Ok(());
+    }
+    let key = api_keys::make(&prefix)?;
+    add_key(&transaction, tenant, &prefix, wanted, &key.hash).await?;
+    // The file is written before the commit and takes its name after it: a key is never committed and lost.
+    let kept = wanted
+        .env_file
+        .as_deref()
+        .map(|path| EnvFile::prepare(path, &wanted.scope.variable(&wanted.name), &key.text))
+        .transpose()?;
+    transaction.commit().await?;
+    writeln!(out, "{} key of tenant {}, shown this once:\n{}", wanted.scope.as_str(), wanted.name, key.text)?;
+    if let Some(kept) = kept {
+        let path = kept.take_place()?;
+        writeln!(out, "kept in {}", path.display())?;
+    }
+    Ok(())
+}
+
+/// The tenant of this org, made if there is none; its id and the prefix of its keys. Sets the transaction's tenant.
+async fn tenant(
+    transaction: &Transaction<'_>,
+    wanted: &Provision,
+    out: &mut dyn Write,
+) -> Result<(Uuid, String), TenantError> {
+    let row = transaction.query_typed_one("SELECT public.kahn_tenant_of_org($1)", &[(&wanted.org, Type::TEXT)]).await?;
+    let known: Option<Uuid> = row.try_get(0)?;
+    let tenant = known.unwrap_or_else(Uuid::new_v4);
+    transaction
+        .execute_typed("SELECT set_config('kahn.tenant_id', $1, true)", &[(&tenant.to_string(), Type::TEXT)])
+        .await?;
+    if known.is_some() {
+        let row = transaction
+            .query_typed_one(
+                "SELECT name, key_prefix FROM public.tenants WHERE tenant_id = $1",
+                &[(&tenant, Type::UUID)],
+            )
+            .await?;
+        let (name, prefix): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        if name != wanted.name {
+            return Err(TenantError::OrgTaken { org: wanted.org.clone(), name });
+        }
+        return Ok((tenant, prefix));
+    }
+    let prefix = api_keys::make_prefix()?;
+    transaction
+        .execute_typed(
+            "INSERT INTO public.tenants (tenant_id, name, org_id, plan, key_prefix) VALUES ($1, $2, $3, 'beta', $4)",
+            &[(&tenant, Type::UUID), (&wanted.name, Type::TEXT), (&wanted.org, Type::TEXT), (&prefix, Type::TEXT)],
+        )
+        .await?;
+    writeln!(out, "made tenant {} for org {} on plan beta", wanted.name, wanted.org)?;
+    Ok((tenant, prefix))
+}
+
+async fn add_key(
+    transaction: &Transaction<'_>,
+    tenant: Uuid,
+    prefix: &str,
+    wanted: &Provision,
+    hash: &[u8],
+) -> Result<(), TenantError> {
+    let key_id = Uuid::new_v4();
+    transaction
+        .execute_typed(
+            "INSERT INTO public.api_keys (tenant_id, key_id, prefix, label, scope, key_sha256) VALUES ($1, $2, $3, 'first', $4, $5)",
+            &[
+                (&tenant, Type::UUID),
+                (&key_id, Type::UUID),
+                (&prefix, Type::TEXT),
+                (&wanted.scope.as_str(), Type::TEXT),
+                (&hash, Type::BYTEA),
+            ],
+        )
+        .await?;
+    transaction
+        .execute_typed(
+            "INSERT INTO public.activity (tenant_id, activity_id, actor, action, target) VALUES ($1, $2, 'kahn tenant provision', 'key_made', $3)",
+            &[(&tenant, Type::UUID), (&Uuid::new_v4(), Type::UUID), (&key_id.to_string(), Type::TEXT)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// A file of `NAME=value` lines, written beside its place until [`EnvFile::take_place`].
+struct EnvFile {
+    path: PathBuf,
+    draft: PathBuf,
+}
+
+impl EnvFile {
+    fn prepare(path: &Path, variable: &str, value: &str) -> Result<Self, TenantError> {
+        let refused = |reason| TenantError::EnvFile { path: path.to_owned(), reason };
+        let before = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(refused(error)),
+        };
+        let own = format!("{variable}=");
+        let mut text: String =
+            before.lines().filter(|line| !line.starts_with(&own)).flat_map(|line| [line, "\n"]).collect();
+        text.push_str(&format!("{own}{value}\n"));
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(format!(".{}", std::process::id()));
+        let draft = PathBuf::from(draft);
+        let write = || {
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(refused)?;
+        Ok(Self { path: path.to_owned(), draft })
+    }
+
+    fn take_place(self) -> Result<PathBuf, TenantError> {
+        std::fs::rename(&self.draft, &self.path)
+            .map(|()| self.path.clone())
+            .map_err(|reason| TenantError::EnvFile { path: self.path.clone(), reason })
+    }
+}
+
+impl Drop for EnvFile {
+    fn drop(&mut self) {
+        // Gone already when it took its place; left over when the transaction failed.
+        drop(std::fs::remove_file(&self.draft));
+    }
+}

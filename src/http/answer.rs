@@ -1,0 +1,57 @@
+//! How an answer is sent: bytes, ETag, 304.
+
+use actix_web::http::header::{self, HeaderName};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::error::ApiError;
+use crate::domain::id::sha256_hex;
+
+/// A JSON answer whose ETag is that of its own bytes.
+pub(super) fn json(request: &HttpRequest, body: &impl Serialize) -> Result<HttpResponse, ApiError> {
+    let body = to_json(body)?;
+    let etag = sha256_hex(&body);
+    Ok(send(request, Answer { content_type: "application/json", etag_source: &etag, headers: Vec::new() }, body.into()))
+}
+
+/// What is sent besides the body.
+pub(super) struct Answer<'a> {
+    /// The media type.
+    pub(super) content_type: &'static str,
+    /// A hash, in hex, of what the body is made of; the ETag is its first 16 digits.
+    pub(super) etag_source: &'a str,
+    /// Further headers.
+    pub(super) headers: Vec<(HeaderName, String)>,
+}
+
+/// A 200 with this body, or a 304 when the client has it.
+pub(super) fn send(request: &HttpRequest, answer: Answer<'_>, body: Bytes) -> HttpResponse {
+    let etag = format!("W/\"{}\"", answer.etag_source.get(..16).unwrap_or(answer.etag_source));
+    let is_known = request
+        .headers()
+        .get_all(header::IF_NONE_MATCH)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|tag| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == etag.trim_start_matches("W/"));
+    let mut response = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    response.insert_header((header::ETAG, etag)).insert_header((header::CACHE_CONTROL, "private, no-cache"));
+    for (name, value) in answer.headers {
+        response.insert_header((name, value));
+    }
+    if is_known { response.finish() } else { response.content_type(answer.content_type).body(body) }
+}
+
+/// A JSON answer with this status, never cached: the answer of a write.
+pub(super) fn written(mut response: HttpResponseBuilder, body: &impl Serialize) -> Result<HttpResponse, ApiError> {
+    let body = to_json(body)?;
+    Ok(response.insert_header((header::CACHE_CONTROL, "no-store")).content_type("application/json").body(body))
+}
+
+/// The bytes of a JSON answer.
+pub(super) fn to_json(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(body).map_err(|error| {
+        log::error!("an answer could not be written as JSON: {error}");
+        ApiError::of_status(actix_web::http::StatusCode::INTERNAL_SERVER_ERROR)
+    })
+}

@@ -1,0 +1,126 @@
+//! The app factory: one function, for the program and for tests, in both builds.
+
+use std::future::Future;
+use std::net::TcpListener;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::{Compress, Next, from_fn};
+use actix_web::{App, Error, HttpServer, web};
+
+use super::error::ApiError;
+use super::principal::facts;
+use super::routes::routes;
+use crate::services::Services;
+
+/// The app over these services.
+pub fn app(
+    services: Services,
+) -> App<
+    impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>,
+> {
+    App::new()
+        .app_data(web::Data::new(services))
+        .configure(routes)
+        .wrap(Compress::default())
+        .wrap(from_fn(door))
+        .wrap(from_fn(finish))
+}
+
+/// Seconds that open requests get to finish once the server stops.
+const DRAIN_S: u64 = 30;
+
+/// Serves on a bound listener until `stop` is done; then tells the sockets, finishes what was read, and returns.
+///
+/// # Errors
+///
+/// When the listener cannot be used.
+pub async fn serve(
+    listener: TcpListener,
+    services: Services,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let closing = services.clone();
+    let stop = async move {
+        stop.await;
+        closing.close();
+    };
+    HttpServer::new(move || app(services.clone()))
+        .shutdown_signal(stop)
+        .shutdown_timeout(DRAIN_S)
+        .listen(listener)?
+        .run()
+        .await
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Headers on everything. Event text is hostile: no inline script or style, no other origin, no frame.
+const HEADERS: &[(&str, &str)] = &[
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+];
+
+/// Outermost: gives the request its id, writes problems with it, and puts the headers on.
+async fn finish(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let id = request_id(&request);
+    let response = next.call(request).await?.map_into_boxed_body();
+    let problem = match response.response().error().map(|error| error.as_error::<ApiError>()) {
+        Some(Some(problem)) => Some(problem.clone()),
+        // The HTTP library refused by itself: the same shape, no words of its own.
+        Some(None) => Some(ApiError::of_status(response.status())),
+        None => None,
+    };
+    let mut response = match problem {
+        Some(problem) => response.into_response(problem.to_response(&id)),
+        None => response,
+    };
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(X_REQUEST_ID, value);
+    }
+    Ok(response)
+}
+
+/// Before routing: the door's rules on host and origin.
+async fn door(
+    services: web::Data<Services>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    match services.access.screen(&facts(request.head())) {
+        Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
+        Err(refusal) => Ok(request.error_response(ApiError::from(refusal))),
+    }
+}
+
+/// The request's own X-Request-Id where that is fit to print, else a new one.
+fn request_id(request: &ServiceRequest) -> String {
+    let given = request.headers().get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
+    let is_fit = |id: &str| {
+        (1..=64).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
+    };
+    match given.filter(|id| is_fit(id)) {
+        Some(id) => id.to_owned(),
+        None => {
+            let mut random = [0; 8];
+            // Without randomness the id is only less useful.
+            let _ = getrandom::fill(&mut random);
+            hex::encode(random)
+        }
+    }
+}

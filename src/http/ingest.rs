@@ -1,0 +1,330 @@
+//! Appending events: all or nothing, exactly once, and 200 means durable.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::time::Duration;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
+use futures_util::StreamExt as _;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::SemaphorePermit;
+
+use super::answer;
+use super::error::{ApiError, allowed};
+use super::params::Params;
+use super::principal::authorize;
+use super::runs::run_id;
+use super::view::{AppendedView, PositionView};
+use crate::contract::{GraphPut, Part, Principal, ReadLimit, Scope};
+use crate::domain::line::LINE_TOO_LONG;
+use crate::domain::{Graph, LineSplitter, MAX_GRAPH_BYTES, MAX_INT, MAX_LINE_BYTES, Piece, Problem, RunId, parse_line};
+use crate::services::Services;
+
+/// The most events a batch may hold.
+pub(super) const MAX_BATCH_EVENTS: usize = 10_000;
+/// The most bytes a batch may be sent in.
+pub(super) const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes a batch may be decoded to.
+const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
+/// The most decoded bytes for each byte that was sent.
+const MAX_RATIO: usize = 100;
+/// How many warnings an answer lists.
+const MAX_WARNINGS: usize = 100;
+/// How long a body may take.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// How much of a log is read at a time for its digest.
+const DIGEST_PAGE: ReadLimit = ReadLimit { lines: 5000, bytes: 4 * 1024 * 1024 };
+
+pub(super) async fn transitions(
+    request: HttpRequest,
+    services: web::Data<Services>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let who = authorize(&services, &request, Scope::Ingest).await?;
+    let params = Params::parse(request.query_string(), &["from_seq"])?;
+    let from_seq = params.int("from_seq", "invalid_from_seq", (0, MAX_INT))?;
+    require_content_type(&request, "application/x-ndjson")?;
+    let is_gzip = is_gzip(&request)?;
+    let sent = read_body(&request, payload, ("batch_too_large", MAX_BATCH_BYTES)).await?;
+    let (body, _held) = if is_gzip {
+        let most = MAX_DECODED_BYTES.min(sent.len().saturating_mul(MAX_RATIO));
+        let held = hold(&services, most)?;
+        (gunzip(&sent, most)?, held)
+    } else {
+        let held = hold(&services, sent.len())?;
+        (sent, held)
+    };
+    let batch = Batch::read(&body)?;
+    let parts = batch.place(&services, &who, from_seq).await?;
+    let done = services.store.append(&who, parts).await?;
+    let view = AppendedView {
+        accepted: done.accepted,
+        duplicates: done.duplicates,
+        runs: done.runs,
+        warnings: batch.warnings,
+    };
+    answer::written(HttpResponse::Ok(), &view)
+}
+
+pub(super) async fn put_graph(
+    request: HttpRequest,
+    services: web::Data<Services>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let who = authorize(&services, &request, Scope::Ingest).await?;
+    Params::parse(request.query_string(), &[])?;
+    let run_id = request.match_info().get("run_id").and_then(RunId::parse).ok_or_else(|| {
+        ApiError::bad_request(
+            "invalid_run_id",
+            "a run_id is 1 to 64 letters, digits, - and _, the first a letter or digit",
+        )
+    })?;
+    require_content_type(&request, "application/json")?;
+    if is_gzip(&request)? {
+        return Err(unsupported_encoding());
+    }
+    let body = read_body(&request, payload, ("graph_too_large", MAX_GRAPH_BYTES)).await?;
+    Graph::parse(&body)?;
+    let graph_sha256 = crate::domain::id::sha256_hex(&body);
+    let put = services.store.put_graph(&who, &run_id, body).await?;
+    let response = match put {
+        GraphPut::Created => HttpResponse::Created(),
+        GraphPut::Same => HttpResponse::Ok(),
+    };
+    #[derive(serde::Serialize)]
+    struct GraphView<'a> {
+        run_id: &'a RunId,
+        graph_sha256: &'a str,
+    }
+    answer::written(response, &GraphView { run_id: &run_id, graph_sha256: &graph_sha256 })
+}
+
+pub(super) async fn position(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
+    let who = authorize(&services, &request, Scope::Ingest).await?;
+    let params = Params::parse(request.query_string(), &["digest"])?;
+    let digest = params.choice("digest", "unknown_digest", &[("true", true), ("false", false)])?.unwrap_or(false);
+    let run_id = run_id(&request)?;
+    let run = services.store.summary(&who, &run_id).await?.ok_or_else(ApiError::unknown_run)?;
+    let lines_sha256 = if digest { Some(lines_sha256(&services, &who, &run_id, run.next_seq).await?) } else { None };
+    let view = PositionView {
+        next_seq: run.next_seq,
+        log_id: run.log_id.as_ref(),
+        graph_sha256: run.graph_sha256.as_deref(),
+        lines_sha256,
+    };
+    answer::json(&request, &view)
+}
+
+/// SHA-256 of the first `next_seq` kept lines, each with LF, read back from what is stored.
+async fn lines_sha256(services: &Services, who: &Principal, run_id: &RunId, next_seq: u64) -> Result<String, ApiError> {
+    let mut hash = Sha256::new();
+    let mut seq = 0;
+    while seq < next_seq {
+        let page = services.store.read(who, run_id, seq, DIGEST_PAGE).await?.ok_or_else(ApiError::unknown_run)?;
+        let wanted = usize::try_from(next_seq - seq).unwrap_or(usize::MAX);
+        if page.lines.is_empty() {
+            return Err(ApiError::unknown_run());
+        }
+        for line in page.lines.iter().take(wanted) {
+            hash.update(line);
+            hash.update(b"\n");
+            seq += 1;
+        }
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+fn require_content_type(request: &HttpRequest, wanted: &'static str) -> Result<(), ApiError> {
+    let given = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media_type = given.split(';').next().unwrap_or("").trim();
+    if media_type.eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        format!("send Content-Type: {wanted}"),
+    )
+    .with("allowed", allowed(&[wanted])))
+}
+
+fn is_gzip(request: &HttpRequest) -> Result<bool, ApiError> {
+    let codings: Vec<_> = request.headers().get_all(header::CONTENT_ENCODING).collect();
+    match codings.as_slice() {
+        [] => Ok(false),
+        [coding] if coding.as_bytes().eq_ignore_ascii_case(b"gzip") => Ok(true),
+        _ => Err(unsupported_encoding()),
+    }
+}
+
+fn unsupported_encoding() -> ApiError {
+    let detail = "a body is sent as it is, or a batch of events as one gzip stream";
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail)
+        .with("allowed", allowed(&["gzip"]))
+}
+
+/// Takes room for so many decoded bytes until the answer is made.
+fn hold(services: &Services, bytes: usize) -> Result<SemaphorePermit<'_>, ApiError> {
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    services
+        .ingest_bytes
+        .try_acquire_many(permits)
+        .map_err(|_| ApiError::overloaded("ingest_busy", "too many batches at once; send it again in a moment"))
+}
+
+async fn read_body(
+    request: &HttpRequest,
+    mut payload: web::Payload,
+    (code, limit): (&'static str, usize),
+) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::too_large(code, format!("the body is over {limit} bytes"), limit);
+    let announced =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let read = async {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk =
+                chunk.map_err(|_| ApiError::bad_request("body_broken", "the body ended before it was whole"))?;
+            if body.len() + chunk.len() > limit {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    tokio::time::timeout(BODY_DEADLINE, read)
+        .await
+        .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body took longer than 30 s"))?
+}
+
+/// Decodes in steps, so that a small body cannot make a large one before its limit is looked at.
+fn gunzip(sent: &[u8], most: usize) -> Result<Bytes, ApiError> {
+    let mut decoder = MultiGzDecoder::new(sent);
+    let mut decoded = BytesMut::new();
+    let mut step = vec![0; 64 * 1024];
+    loop {
+        let read = decoder
+            .read(&mut step)
+            .map_err(|_| ApiError::bad_request("invalid_gzip", "the body is no whole gzip stream"))?;
+        if read == 0 {
+            return Ok(decoded.freeze());
+        }
+        if decoded.len() + read > most {
+            let detail = format!(
+                "the body decodes to more than {MAX_RATIO} times its size, or more than {MAX_DECODED_BYTES} bytes"
+            );
+            return Err(ApiError::too_large("batch_too_large", detail, most));
+        }
+        decoded.extend_from_slice(step.get(..read).unwrap_or_default());
+    }
+}
+
+/// A batch whose every line was accepted, by run in order of appearance.
+struct Batch {
+    runs: Vec<RunLines>,
+    warnings: Vec<Problem>,
+}
+
+struct RunLines {
+    run_id: RunId,
+    begins_with_start: bool,
+    lines: Vec<Bytes>,
+}
+
+impl Batch {
+    fn read(body: &Bytes) -> Result<Self, ApiError> {
+        if body.is_empty() {
+            return Err(ApiError::bad_request("empty_batch", "the batch holds no event"));
+        }
+        let mut reader = BatchReader {
+            body,
+            number: 0,
+            batch: Self { runs: Vec::new(), warnings: Vec::new() },
+            places: HashMap::new(),
+        };
+        let mut refusal = None;
+        let mut splitter = LineSplitter::default();
+        splitter.push(body, |piece, _, _| {
+            if refusal.is_none() {
+                refusal = reader.take(&piece).err();
+            }
+        });
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        if splitter.has_pending() {
+            let line = reader.number + 1;
+            return Err(ApiError::bad_request("incomplete_line", "the batch must end in a newline").with("line", line));
+        }
+        Ok(reader.batch)
+    }
+
+    /// Says where each run's lines go.
+    async fn place(&self, services: &Services, who: &Principal, from_seq: Option<u64>) -> Result<Vec<Part>, ApiError> {
+        if let (Some(_), [_, second, ..]) = (from_seq, self.runs.as_slice()) {
+            let detail = format!("from_seq places the events of one run, but the batch holds {} too", second.run_id);
+            return Err(ApiError::bad_request("several_runs", detail));
+        }
+        let mut parts = Vec::new();
+        for run in &self.runs {
+            if from_seq.is_none() && !run.begins_with_start {
+                let known = services.store.summary(who, &run.run_id).await?;
+                let next_seq = known.map_or(0, |known| known.next_seq);
+                let detail = format!(
+                    "the events of run {} do not begin with a start event; say with from_seq where they go",
+                    run.run_id
+                );
+                return Err(ApiError::bad_request("from_seq_required", detail).with("next_seq", next_seq));
+            }
+            parts.push(Part { run_id: run.run_id.clone(), from_seq: from_seq.unwrap_or(0), lines: run.lines.clone() });
+        }
+        Ok(parts)
+    }
+}
+
+struct BatchReader<'a> {
+    body: &'a Bytes,
+    number: u64,
+    batch: Batch,
+    places: HashMap<RunId, usize>,
+}
+
+impl BatchReader<'_> {
+    fn take(&mut self, piece: &Piece<'_>) -> Result<(), ApiError> {
+        self.number += 1;
+        let number = self.number;
+        let Piece::Line(line) = piece else {
+            return Err(ApiError::too_large("line_too_long", LINE_TOO_LONG, MAX_LINE_BYTES).with("line", number));
+        };
+        let malformed = |reason: String| {
+            ApiError::bad_request("malformed_line", format!("line {number}: {reason}")).with("line", number)
+        };
+        let event = parse_line(line).map_err(malformed)?;
+        let run_id = RunId::parse(&event.run_id).ok_or_else(|| malformed("no valid run_id".into()))?;
+        if number > MAX_BATCH_EVENTS as u64 {
+            let detail = format!("the batch holds more than {MAX_BATCH_EVENTS} events");
+            return Err(ApiError::too_large("too_many_events", detail, MAX_BATCH_EVENTS));
+        }
+        if let crate::domain::EventBody::Unknown(name) = &event.body
+            && self.batch.warnings.len() < MAX_WARNINGS
+        {
+            let name: String = name.chars().take(200).collect();
+            self.batch.warnings.push(Problem { line: Some(number), reason: format!("unknown event: {name}") });
+        }
+        let runs = &mut self.batch.runs;
+        let place = *self.places.entry(run_id.clone()).or_insert_with(|| {
+            runs.push(RunLines { run_id, begins_with_start: event.body.is_start(), lines: Vec::new() });
+            runs.len() - 1
+        });
+        if let Some(run) = runs.get_mut(place) {
+            run.lines.push(self.body.slice_ref(line));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! Questions over HTTP and WebSocket: the same routes in both builds.
+
+mod answer;
+mod app;
+mod error;
+mod feed;
+mod ingest;
+mod list;
+mod meta;
+mod pages;
+mod params;
+mod principal;
+mod routes;
+mod runs;
+mod view;
+
+pub use app::{app, serve};
+pub use error::ApiError;

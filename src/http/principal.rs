@@ -1,0 +1,38 @@
+//! Who asks: the facts of a request, and the door's verdict on it.
+
+use actix_web::http::header::{self, HeaderMap, HeaderName};
+use actix_web::{HttpRequest, dev::RequestHead};
+
+use super::error::ApiError;
+use crate::contract::{Principal, RequestFacts, Scope};
+use crate::services::Services;
+
+/// What the door looks at.
+pub(super) fn facts(head: &RequestHead) -> RequestFacts {
+    let headers = head.headers();
+    RequestFacts {
+        method: head.method.as_str().to_owned(),
+        target_authority: head.uri.authority().map(|authority| authority.as_str().to_owned()),
+        hosts: all(headers, &header::HOST),
+        origins: all(headers, &header::ORIGIN),
+        fetch_site: all(headers, &HeaderName::from_static("sec-fetch-site")).pop(),
+        authorizations: all(headers, &header::AUTHORIZATION),
+        is_websocket: all(headers, &header::UPGRADE).iter().any(|value| value.eq_ignore_ascii_case("websocket")),
+    }
+}
+
+fn all(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    headers.get_all(name).map(|value| value.to_str().unwrap_or("").to_owned()).collect()
+}
+
+/// The principal, if it may do this.
+pub(super) async fn authorize(services: &Services, request: &HttpRequest, scope: Scope) -> Result<Principal, ApiError> {
+    let principal = authenticate(services, request).await?;
+    principal.require(scope)?;
+    Ok(principal)
+}
+
+/// The principal, whatever it may do.
+pub(super) async fn authenticate(services: &Services, request: &HttpRequest) -> Result<Principal, ApiError> {
+    Ok(services.access.authenticate(&facts(request.head())).await?)
+}

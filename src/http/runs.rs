@@ -1,0 +1,117 @@
+//! One run: its state, its log, its graph, what could not be read of it.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::{BufMut, BytesMut};
+
+use super::answer::{self, Answer};
+use super::error::ApiError;
+use super::params::Params;
+use super::principal::authorize;
+use super::view::{Moment, ProblemsView, RunView};
+use crate::contract::{Loaded, Principal, ReadLimit, Scope};
+use crate::domain::id::sha256_hex;
+use crate::domain::{MAX_INT, RunId};
+use crate::reduce::Summary;
+use crate::services::Services;
+
+const DEFAULT_EVENTS: u64 = 500;
+const MAX_EVENTS: u64 = 5000;
+/// A page of events ends with the line that passes this, however many were asked for; Kahn-Next-Seq goes on.
+const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// The run that the path names. What cannot be a run_id names no run.
+pub(super) fn run_id(request: &HttpRequest) -> Result<RunId, ApiError> {
+    request.match_info().get("run_id").and_then(RunId::parse).ok_or_else(ApiError::unknown_run)
+}
+
+async fn load(services: &Services, who: &Principal, run_id: &RunId) -> Result<Loaded, ApiError> {
+    services.store.load(who, run_id).await?.ok_or_else(ApiError::unknown_run)
+}
+
+pub(super) async fn state(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
+    let who = authorize(&services, &request, Scope::Read).await?;
+    let params = Params::parse(request.query_string(), &["at_seq", "as_of"])?;
+    let asked_now = params.ts("as_of", "invalid_as_of")?.unwrap_or_else(|| services.clock.now());
+    let run_id = run_id(&request)?;
+    let at_seq = params.int("at_seq", "invalid_at_seq", (0, MAX_INT))?;
+    let current = load(&services, &who, &run_id).await?;
+    let spawned = services.store.spawned(&who, &run_id).await?;
+    let stall_after_ms = services.settings.stall_after_ms;
+    let last = current.summary.next_seq.checked_sub(1);
+    let past = match at_seq {
+        Some(at_seq) if Some(at_seq) > last => return Err(beyond(at_seq, last)),
+        Some(at_seq) if Some(at_seq) < last => {
+            Some(services.state_at(&who, &run_id, at_seq).await?.ok_or_else(|| beyond(at_seq, None))?)
+        }
+        _ => None,
+    };
+    if let Some(state) = past {
+        let graph = current.graph.as_deref().zip(current.summary.graph_sha256.as_deref());
+        let summary = Summary::of(&run_id, &state, graph);
+        // The moment's own ts stands for now.
+        let now = state.last_event.unwrap_or(asked_now);
+        let moment = Moment { current: &current, summary: &summary, state: &state, now };
+        return answer::json(&request, &RunView::of(&moment, &spawned, stall_after_ms));
+    }
+    let now = current.summary.ended.and(current.summary.last_event).unwrap_or(asked_now);
+    let moment = Moment { current: &current, summary: &current.summary, state: &current.state, now };
+    answer::json(&request, &RunView::of(&moment, &spawned, stall_after_ms))
+}
+
+fn beyond(at_seq: u64, last: Option<u64>) -> ApiError {
+    let range = last.map_or("the log has no event".to_owned(), |last| format!("the log has seq 0 to {last}"));
+    ApiError::bad_request("invalid_at_seq", format!("at_seq is {at_seq}, but {range}"))
+}
+
+pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
+    let who = authorize(&services, &request, Scope::Read).await?;
+    let params = Params::parse(request.query_string(), &["from_seq", "limit", "as_of"])?;
+    params.ts("as_of", "invalid_as_of")?;
+    let from_seq = params.int("from_seq", "invalid_from_seq", (0, MAX_INT))?.unwrap_or(0);
+    let limit = params.int("limit", "invalid_limit", (1, MAX_EVENTS))?.unwrap_or(DEFAULT_EVENTS);
+    let run_id = run_id(&request)?;
+    let read_limit = ReadLimit { lines: usize::try_from(limit).unwrap_or(usize::MAX), bytes: MAX_EVENT_BYTES };
+    let page = services.store.read(&who, &run_id, from_seq, read_limit).await?.ok_or_else(ApiError::unknown_run)?;
+    let next = from_seq.min(page.next_seq) + page.lines.len() as u64;
+    let log_id = page.log_id.as_ref().map_or("", |log_id| log_id.as_str());
+    let mut body = BytesMut::with_capacity(page.lines.iter().map(|line| line.len() + 1).sum());
+    for line in &page.lines {
+        body.put_slice(line);
+        body.put_u8(b'\n');
+    }
+    let mut headers = vec![
+        (HeaderName::from_static("kahn-next-seq"), next.to_string()),
+        (HeaderName::from_static("kahn-log-id"), log_id.to_owned()),
+    ];
+    if next < page.next_seq {
+        let link = format!("</api/runs/{run_id}/events?from_seq={next}&limit={limit}>; rel=\"next\"");
+        headers.push((header::LINK, link));
+    }
+    let etag = sha256_hex(format!("{log_id}:{from_seq}:{next}").as_bytes());
+    Ok(answer::send(
+        &request,
+        Answer { content_type: "application/x-ndjson", etag_source: &etag, headers },
+        body.freeze(),
+    ))
+}
+
+pub(super) async fn graph(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
+    let who = authorize(&services, &request, Scope::Read).await?;
+    Params::parse(request.query_string(), &["as_of"])?.ts("as_of", "invalid_as_of")?;
+    let run_id = run_id(&request)?;
+    let graph = services.store.graph(&who, &run_id).await?.ok_or_else(ApiError::unknown_run)?;
+    let graph = graph.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "no_graph", "this run has no graph.json"))?;
+    let answer = Answer { content_type: "application/json", etag_source: &graph.sha256, headers: Vec::new() };
+    Ok(answer::send(&request, answer, graph.bytes))
+}
+
+pub(super) async fn problems(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
+    let who = authorize(&services, &request, Scope::Read).await?;
+    Params::parse(request.query_string(), &["as_of"])?.ts("as_of", "invalid_as_of")?;
+    let run_id = run_id(&request)?;
+    let found = services.store.problems(&who, &run_id).await?.ok_or_else(ApiError::unknown_run)?;
+    let view = ProblemsView { ledger: found.ledger, items: &found.items, truncated: found.truncated };
+    answer::json(&request, &view)
+}

@@ -1,0 +1,20 @@
+//! The oss build for tests: an archive in a temporary folder.
+
+use std::path::Path;
+
+use crate::support::{Kitchen, Server};
+
+/// A server over an archive that does not exist yet.
+pub(crate) fn empty() -> Kitchen {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let archive = folder.path().join("archive");
+    let server = Server::start(&["serve", "--bind", "127.0.0.1:0", "--archive", &archive.display().to_string()], &[]);
+    Kitchen::new(server, None, None, folder)
+}
+
+/// A server over the sample archive, as it stands in the repository.
+pub(crate) fn with_samples() -> Kitchen {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let server = Server::start(&["serve", "--bind", "127.0.0.1:0", "--fixture-dir", &data.display().to_string()], &[]);
+    Kitchen::new(server, None, None, ())
+}
