@@ -2,6 +2,8 @@
 
 mod archive;
 
+mod serve;
+
 use std::path::Path;
 
 use crate::support::{Kitchen, Server};
