@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand; the backend adds its own.
 
+mod client;
+mod push;
 mod serve;
 
 use std::process::ExitCode;
@@ -27,6 +29,8 @@ struct Cli {
 enum Command {
     /// Serve the dashboard, the API and the live feed (the default command)
     Serve(serve::ServeOptions),
+    /// Send runs to a server; sent again, it goes on where it stopped
+    Push(push::PushOptions),
     #[command(flatten)]
     Backend(backend::Command),
 }
@@ -41,6 +45,7 @@ pub fn main() -> ExitCode {
     let done = check_mode(cli.mode.as_deref()).and_then(|()| match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(options)) => serve::run(&options),
+        Some(Command::Push(options)) => push::run(&options),
         Some(Command::Backend(command)) => command.run(),
     });
     done.unwrap_or_else(|error| {

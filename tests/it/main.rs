@@ -4,6 +4,7 @@
 //! - `golden`: same events, same requests, same bytes; the snapshots are shared by both builds.
 //! - `ingest`: exactly once, all or nothing, durable.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
+//! - `push`: `kahn push` against a server that can misbehave.
 //! - `backend`: the twin of the switch: how each build is started for a test, and what only it has.
 
 mod backend;
@@ -11,4 +12,5 @@ mod facts;
 mod feed;
 mod golden;
 mod ingest;
+mod push;
 mod support;

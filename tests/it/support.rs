@@ -30,6 +30,8 @@ pub(crate) fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
 /// A server that runs until it is dropped.
 pub(crate) struct Server {
     child: Child,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
     /// `http://127.0.0.1:PORT`
     pub(crate) url: String,
 }
@@ -51,7 +53,12 @@ impl Server {
             match heard.recv_timeout(PATIENCE) {
                 Ok(line) => {
                     if let Some((_, address)) = line.split_once("listens on ") {
-                        return Self { child, url: address.trim().to_owned() };
+                        return Self {
+                            child,
+                            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+                            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+                            url: address.trim().to_owned(),
+                        };
                     }
                     said.push(line);
                 }
@@ -63,12 +70,19 @@ impl Server {
         }
     }
 
+    /// Starts the same command again, at another port.
+    pub(crate) fn again(&self) -> Self {
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        let env: Vec<(&str, &str)> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Self::start(&args, &env)
+    }
+
     /// Asks it to stop, as a service manager would; the exit code.
     pub(crate) fn terminate(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
         assert!(sent.success());
-        wait_for("the server to end", || self.child.try_wait().expect("a child").map(|status| status.code()))
+        wait_for("the server to end", || self.child.try_wait().expect("a child")).code()
     }
 
     /// Ends it at once, as a crash would.
@@ -89,7 +103,7 @@ pub(crate) struct Kitchen {
     pub(crate) server: Server,
     read_key: Option<String>,
     ingest_key: Option<String>,
-    _kept: Box<dyn Any>,
+    _kept: Box<dyn Any + Send>,
 }
 
 impl Kitchen {
@@ -98,9 +112,26 @@ impl Kitchen {
         server: Server,
         read_key: Option<String>,
         ingest_key: Option<String>,
-        kept: impl Any,
+        kept: impl Any + Send,
     ) -> Self {
         Self { server, read_key, ingest_key, _kept: Box::new(kept) }
+    }
+
+    /// Asks the server to stop; its exit code.
+    pub(crate) fn terminate(self) -> Option<i32> {
+        self.server.terminate()
+    }
+
+    /// Starts the server again over the same store.
+    pub(crate) fn restart(&mut self) {
+        self.server = self.server.again();
+    }
+
+    /// What a producer sends besides the events.
+    pub(crate) fn producer_headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![("content-type", "application/x-ndjson".to_owned())];
+        headers.extend(self.ingest_key.as_ref().map(|key| ("authorization", format!("Bearer {key}"))));
+        headers
     }
 
     /// The Authorization header of a reader, if this build wants one.

@@ -1,0 +1,300 @@
+//! How the command line talks to a server: the address, the key, bounded waiting, and trying again.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::http::request::Builder;
+use ureq::http::{Method, Request, Response, Uri, header};
+
+use crate::config::{self, BootError};
+
+/// How often one request is sent at the most.
+const TRIES: u32 = 5;
+/// The pause after the first try; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause, also when the server asks for a longer one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than a server's own deadline for a request.
+const TIMEOUT: Duration = Duration::from_secs(90);
+/// More than any answer to an ingest request.
+const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
+/// How much of a server's own words is shown.
+const MAX_DETAIL_CHARS: usize = 300;
+/// More than any key.
+const MAX_KEY_BYTES: u64 = 8 * 1024;
+
+/// A server, and the key that it is shown.
+pub(super) struct Client {
+    agent: ureq::Agent,
+    base: String,
+    authorization: Option<String>,
+}
+
+/// Why there is no answer of use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// Nothing came back.
+    #[error("{base} does not answer ({source}); check the address and that the server runs")]
+    Unreachable {
+        /// The server.
+        base: String,
+        /// What happened on the last try.
+        source: Box<ureq::Error>,
+    },
+    /// The server said no.
+    #[error("{}", .0.sentence())]
+    Refused(Refusal),
+    /// An answer that a kahn server does not give.
+    #[error("{base} gave an answer that kahn does not give ({what}); check that --to is the address of a kahn server")]
+    Strange {
+        /// The server.
+        base: String,
+        /// What is strange in it.
+        what: String,
+    },
+}
+
+/// A refusal: what the problem document said.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// The status.
+    pub(super) status: u16,
+    /// What of the document matters here.
+    pub(super) problem: Problem,
+}
+
+/// The members of a problem document that are used.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Problem {
+    /// The machine's word for it.
+    #[serde(default)]
+    pub(super) code: String,
+    #[serde(default)]
+    detail: String,
+    /// Where the log goes on, for `gap`.
+    pub(super) next_seq: Option<u64>,
+    /// The first line that differs, for `conflict`.
+    pub(super) seq: Option<u64>,
+}
+
+impl Refusal {
+    /// Whether every further request would be refused too.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.status, 401 | 403 | 421)
+    }
+
+    fn sentence(&self) -> String {
+        let said =
+            format!("the server answered {} {}: {}", self.status, self.problem.code, shown(&self.problem.detail));
+        match self.status {
+            401 | 403 => format!("{said}; give a key that may ingest with --key-file, or in KAHN_KEY"),
+            status if is_passing(status) => {
+                format!("{said} (tried {TRIES} times; push again later, it goes on where it stopped)")
+            }
+            _ => said,
+        }
+    }
+}
+
+/// A server's own words, fit for a terminal.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_DETAIL_CHARS).collect()
+}
+
+impl Client {
+    /// A client of the server at `to`.
+    ///
+    /// # Errors
+    ///
+    /// When `to` is no address, or the key would cross a network in the clear.
+    pub(super) fn new(to: &str, key: Option<String>) -> Result<Self, BootError> {
+        let no_address = |why: &str| {
+            BootError::configuration(format!("--to is {to:?}, {why}; write it as --to https://kahn.example.org"))
+        };
+        let uri: Uri = to.parse().map_err(|_| no_address("which is no address"))?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(no_address("which is no http:// or https:// address"));
+        };
+        if !matches!(scheme, "http" | "https") {
+            return Err(no_address("which is no http:// or https:// address"));
+        }
+        if authority.as_str().contains('@') {
+            // Not repeated: what stands before the @ may be a secret.
+            return Err(BootError::configuration(
+                "--to holds a user or password; leave it out, and give the key with --key-file, or in KAHN_KEY",
+            ));
+        }
+        if uri.query().is_some() || to.contains('#') {
+            return Err(no_address("which has more than a host and a path"));
+        }
+        let is_near = is_loopback(authority.host());
+        if key.is_some() && scheme == "http" && !is_near {
+            return Err(BootError::configuration(format!(
+                "the key would cross the network in the clear: --to {to} is plain http to another machine; use its https:// address"
+            )));
+        }
+        let mut settings = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            // A redirect would turn a write into a read, or show the key to another host.
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(TIMEOUT))
+            .user_agent(concat!("kahn/", env!("CARGO_PKG_VERSION")));
+        if is_near {
+            // A proxy's own loopback is another machine.
+            settings = settings.proxy(None);
+        }
+        Ok(Self {
+            agent: settings.build().new_agent(),
+            base: to.trim_end_matches('/').to_owned(),
+            authorization: key.map(|key| format!("Bearer {key}")),
+        })
+    }
+
+    /// Reads.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer of use.
+    pub(super) fn get(&self, path: &str) -> Result<Vec<u8>, ClientError> {
+        self.send(|| {
+            let request = self.request(&Method::GET, path).body(())?;
+            self.agent.run(request)
+        })
+    }
+
+    /// Writes. It may be sent more than once: only for requests that settle to the same result.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer of use.
+    pub(super) fn write(
+        &self,
+        method: &Method,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<Vec<u8>, ClientError> {
+        self.send(|| {
+            let request = self.request(method, path).header(header::CONTENT_TYPE, content_type).body(body)?;
+            self.agent.run(request)
+        })
+    }
+
+    /// The error for an answer that is not a kahn server's.
+    pub(super) fn strange(&self, what: impl Into<String>) -> ClientError {
+        ClientError::Strange { base: self.base.clone(), what: what.into() }
+    }
+
+    fn request(&self, method: &Method, path: &str) -> Builder {
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        match &self.authorization {
+            Some(authorization) => request.header(header::AUTHORIZATION, authorization),
+            None => request,
+        }
+    }
+
+    /// Sends until there is an answer that will not be another one a moment later; the body of a success.
+    fn send(&self, once: impl Fn() -> Result<Response<ureq::Body>, ureq::Error>) -> Result<Vec<u8>, ClientError> {
+        let mut pause = FIRST_PAUSE;
+        let mut tries = 1;
+        loop {
+            let reply = once().and_then(Reply::read);
+            let may_pass = match &reply {
+                Ok(reply) => is_passing(reply.status),
+                Err(error) => is_passing_error(error),
+            };
+            if !may_pass || tries == TRIES {
+                return self.settle(reply);
+            }
+            let asked = reply.ok().and_then(|reply| reply.retry_after);
+            // This program has one thread and nothing else to do.
+            std::thread::sleep(asked.unwrap_or(pause).min(LONGEST_PAUSE));
+            pause *= 2;
+            tries += 1;
+        }
+    }
+
+    fn settle(&self, reply: Result<Reply, ureq::Error>) -> Result<Vec<u8>, ClientError> {
+        let reply =
+            reply.map_err(|source| ClientError::Unreachable { base: self.base.clone(), source: Box::new(source) })?;
+        if (200..300).contains(&reply.status) {
+            return Ok(reply.body);
+        }
+        match serde_json::from_slice::<Problem>(&reply.body) {
+            Ok(problem) if !problem.code.is_empty() => {
+                Err(ClientError::Refused(Refusal { status: reply.status, problem }))
+            }
+            // No server of kahn's, or a proxy that speaks for one that is away.
+            _ => Err(self.strange(format!("status {}", reply.status))),
+        }
+    }
+}
+
+/// An answer, read whole.
+struct Reply {
+    status: u16,
+    retry_after: Option<Duration>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn read(mut response: Response<ureq::Body>) -> Result<Self, ureq::Error> {
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
+        // Its other form, a date, is not used by kahn.
+        let seconds =
+            response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        Ok(Self { status: response.status().as_u16(), retry_after: seconds.map(Duration::from_secs), body })
+    }
+}
+
+/// Whether the same request may be answered otherwise a moment later.
+fn is_passing(status: u16) -> bool {
+    matches!(status, 429 | 502..=504)
+}
+
+fn is_passing_error(error: &ureq::Error) -> bool {
+    use ureq::Error::{ConnectionFailed, HostNotFound, Io, Protocol, Timeout};
+    matches!(error, Io(_) | Timeout(_) | ConnectionFailed | HostNotFound | Protocol(_))
+}
+
+/// The key for a server: from the file, else from `KAHN_KEY`; never from an argument, which every user of the machine
+/// can read.
+///
+/// # Errors
+///
+/// When the file cannot be read, or holds no key.
+pub(super) fn read_key(file: Option<&Path>) -> Result<Option<String>, BootError> {
+    let (source, text) = match file {
+        None => match config::env("KAHN_KEY") {
+            None => return Ok(None),
+            Some(text) => ("KAHN_KEY".to_owned(), text),
+        },
+        Some(path) => {
+            let name = format!("--key-file {}", path.display());
+            let text = read_bounded(path)
+                .map_err(|error| BootError::configuration(format!("{name} cannot be read: {error}; check the path")))?;
+            (name, text)
+        }
+    };
+    let key = text.trim();
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(BootError::configuration(format!("{source} holds no key; it must hold the key and nothing else")));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_KEY_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,272 @@
+//! Lines, graphs and the fold. If these fail, a producer's evidence is lost, or the same log gives two states.
+
+use std::fs;
+use std::path::PathBuf;
+
+use kahn::domain::{Graph, LineSplitter, MAX_LINE_BYTES, Piece, RunId, Timestamp, parse_line};
+use kahn::reduce::{RunState, Summary};
+use proptest::prelude::*;
+
+/// Every log of the sample archive, with its run_id.
+fn sample_logs() -> Vec<(String, Vec<u8>)> {
+    let runs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/runs");
+    let mut logs: Vec<_> = fs::read_dir(runs)
+        .expect("data/runs")
+        .map(|entry| entry.expect("an entry"))
+        .filter_map(|entry| {
+            let log = fs::read(entry.path().join("transitions.jsonl")).ok()?;
+            Some((entry.file_name().to_string_lossy().into_owned(), log))
+        })
+        .collect();
+    logs.sort();
+    assert!(logs.len() >= 10, "the sample archive is there");
+    logs
+}
+
+fn lines_of(bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
+    let mut lines = Vec::new();
+    LineSplitter::default().push(bytes, |piece, _, _| match piece {
+        Piece::Line(line) => lines.push(Some(line.to_vec())),
+        Piece::TooLong => lines.push(None),
+    });
+    lines
+}
+
+fn kept_of(run_id: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
+    let is_kept = |line: &Vec<u8>| parse_line(line).is_ok_and(|event| event.run_id == run_id);
+    lines_of(bytes).into_iter().flatten().filter(is_kept).collect()
+}
+
+fn fold_onto(mut state: RunState, lines: &[Vec<u8>]) -> RunState {
+    for line in lines {
+        state.fold(&parse_line(line).expect("a kept line"), line);
+    }
+    state
+}
+
+#[test]
+fn the_fold_of_a_log_is_the_fold_of_a_prefix_and_then_the_rest() {
+    for (run_id, log) in sample_logs() {
+        let lines = kept_of(&run_id, &log);
+        let whole = fold_onto(RunState::default(), &lines);
+        for cut in 0..=lines.len() {
+            let prefix = fold_onto(RunState::default(), &lines[..cut]);
+            // Kept as JSON in between, as a store keeps it.
+            let json = serde_json::to_string(&prefix).expect("a state prints");
+            let kept: RunState = serde_json::from_str(&json).expect("a state reads back");
+            assert_eq!(kept, prefix, "{run_id} at {cut} survives a round trip");
+            assert_eq!(fold_onto(kept, &lines[cut..]), whole, "{run_id} cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_summary_survives_a_round_trip() {
+    for (run_id, log) in sample_logs() {
+        let state = fold_onto(RunState::default(), &kept_of(&run_id, &log));
+        let summary = Summary::of(&RunId::parse(&run_id).expect("a run_id"), &state, None);
+        let json = serde_json::to_string(&summary).expect("a summary prints");
+        assert_eq!(serde_json::from_str::<Summary>(&json).expect("a summary reads back"), summary, "{run_id}");
+    }
+}
+
+#[test]
+fn a_log_torn_at_every_byte_keeps_every_whole_line() {
+    for (run_id, log) in sample_logs() {
+        let whole = lines_of(&log);
+        for torn in (0..=log.len()).step_by(if log.len() > 20_000 { 37 } else { 1 }) {
+            let mut lines = Vec::new();
+            let mut splitter = LineSplitter::default();
+            let mut take = |piece: Piece<'_>, _: u64, _: u64| {
+                lines.push(match piece {
+                    Piece::Line(line) => Some(line.to_vec()),
+                    Piece::TooLong => None,
+                });
+            };
+            splitter.push(&log[..torn], &mut take);
+            let before = memchr_count(&log[..torn]);
+            assert_eq!(splitter.end(), torn as u64);
+            assert_eq!(splitter.has_pending(), torn > 0 && log[torn - 1] != b'\n', "{run_id} at {torn}");
+            splitter.push(&log[torn..], &mut take);
+            assert_eq!(lines, whole, "{run_id} torn at {torn} and continued");
+            assert_eq!(lines[..before], whole[..before], "{run_id} torn at {torn}");
+        }
+    }
+}
+
+fn memchr_count(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+#[test]
+fn a_line_is_bounded_without_being_held() {
+    let mut log = vec![b'\xEF', b'\xBB', b'\xBF'];
+    log.extend(std::iter::repeat_n(b'a', MAX_LINE_BYTES));
+    log.extend_from_slice(b"\r\n");
+    log.extend(std::iter::repeat_n(b'b', MAX_LINE_BYTES + 1));
+    log.extend_from_slice(b"\nshort\n");
+    for step in [1 << 12, 1 << 16, log.len()] {
+        let mut lengths = Vec::new();
+        let mut splitter = LineSplitter::default();
+        for chunk in log.chunks(step) {
+            splitter.push(chunk, |piece, start, end| {
+                lengths.push(match piece {
+                    Piece::Line(line) => (Some(line.len()), start, end),
+                    Piece::TooLong => (None, start, end),
+                });
+            });
+        }
+        let first_end = MAX_LINE_BYTES as u64 + 5;
+        let second_end = first_end + MAX_LINE_BYTES as u64 + 2;
+        let expected = [
+            (Some(MAX_LINE_BYTES), 0, first_end),
+            (None, first_end, second_end),
+            (Some(5), second_end, second_end + 6),
+        ];
+        assert_eq!(lengths, expected, "read in steps of {step}");
+    }
+}
+
+const BASE: &str = r#""ts":"2026-04-24T10:00:00.000Z","run_id":"r","event""#;
+
+#[test]
+fn what_is_malformed_is_refused_with_its_reason() {
+    let nested = |depth: usize| format!("{{{BASE}:\"x\",\"v\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    let with = |rest: &str| format!("{{{BASE}:{rest}}}");
+    let refused: Vec<(String, &str)> = vec![
+        (String::new(), "empty line"),
+        ("\0\0".into(), "NUL byte"),
+        ("{".into(), "not JSON: EOF while parsing an object at column 1"),
+        ("[1]".into(), "not an object"),
+        ("\"x\"".into(), "not an object"),
+        ("{} {}".into(), "not JSON: trailing characters at column 4"),
+        ("nope".into(), "not JSON: expected ident at column 2"),
+        (nested(64), "nested deeper than 64"),
+        (with("\"x\",\"ts\":\"2026-04-24T10:00:00.000Z\""), "duplicate field: ts"),
+        (with("\"x\",\"event\":\"y\""), "duplicate field: event"),
+        (with("7"), "no valid event"),
+        (with("\"\""), "no valid event"),
+        (r#"{"run_id":"r","event":"x"}"#.into(), "no valid ts"),
+        (r#"{"ts":"2026-02-30T10:00:00.000Z","run_id":"r","event":"x"}"#.into(), "no valid ts"),
+        (r#"{"ts":"2026-04-24T10:00:00Z","run_id":"r","event":"x"}"#.into(), "no valid ts"),
+        (r#"{"ts":"2026-04-24T10:00:60.000Z","run_id":"r","event":"x"}"#.into(), "no valid ts"),
+        (r#"{"ts":"0000-04-24T10:00:00.000Z","run_id":"r","event":"x"}"#.into(), "no valid ts"),
+        (r#"{"ts":"2026-04-24T10:00:00.000Z","run_id":"../r","event":"x"}"#.into(), "no valid run_id"),
+        (with("\"run_start\""), "run_start: missing field `total_nodes` at column"),
+        (with("\"run_start\",\"total_nodes\":1.0"), "run_start: invalid type: floating point `1.0`, expected u64"),
+        (with("\"run_start\",\"total_nodes\":-1"), "run_start: invalid value: integer `-1`, expected u64"),
+        (with("\"run_start\",\"total_nodes\":9007199254740992"), "run_start: an integer over 2^53 - 1"),
+        (with("\"run_start\",\"total_nodes\":1,\"parent\":null"), "run_start: invalid type: null, expected an object"),
+        (with("\"run_start\",\"total_nodes\":1,\"parent\":[\"r\"]"), "run_start: invalid type: sequence"),
+        (with("\"run_start\",\"total_nodes\":1,\"total_nodes\":2"), "run_start: duplicate field `total_nodes`"),
+        (with("\"node_transition\",\"node_id\":\"A\",\"from\":\"ready\",\"to\":\"done\""), "node_transition: not a valid node_id"),
+        (with("\"node_transition\",\"node_id\":\"a\",\"from\":\"ready\",\"to\":\"gone\""), "node_transition: unknown variant `gone`"),
+        (with("\"node_transition\",\"node_id\":\"a\",\"from\":\"ready\",\"to\":{\"done\":null}"), "node_transition: invalid type: map"),
+        (
+            with("\"node_attempt\",\"node_id\":\"a\",\"attempt\":0,\"duration_s\":1,\"converged\":true,\"done_when_results\":[]"),
+            "node_attempt: must be at least 1",
+        ),
+        (
+            with("\"node_attempt\",\"node_id\":\"a\",\"attempt\":1,\"duration_s\":-1,\"converged\":true,\"done_when_results\":[]"),
+            "node_attempt: a duration below 0",
+        ),
+        (
+            with("\"node_attempt\",\"node_id\":\"a\",\"attempt\":1,\"duration_s\":1e999,\"converged\":true,\"done_when_results\":[]"),
+            "node_attempt: number out of range",
+        ),
+        (
+            with("\"audit_checkpoint\",\"checkpoint_id\":\"audit:x\",\"result\":\"pass\",\"duration_s\":1,\"evidence\":[]"),
+            "audit_checkpoint: evidence must be an object",
+        ),
+    ];
+    for (line, reason) in refused {
+        let said = parse_line(line.as_bytes()).err().unwrap_or_else(|| panic!("accepted: {line}"));
+        assert!(said.starts_with(reason), "{line}\n  said {said}\n  wanted {reason}");
+    }
+    assert!(parse_line(b"\xff{}").unwrap_err().starts_with("not UTF-8"));
+}
+
+#[test]
+fn what_is_odd_but_whole_is_kept() {
+    for rest in [
+        "\"deploy_marker\",\"attempt\":\"any type\",\"attempt\":2",
+        "\"heartbeat\",\"step\":null",
+        "\"run_start\",\"total_nodes\":0,\"big\":123456789012345678901234567890,\"text\":\"\\u0000\\ud83d\\ude00\"",
+        "\"audit_checkpoint\",\"agent_id\":null,\"checkpoint_id\":\"audit:x\",\"result\":\"warn\",\"duration_s\":0",
+    ] {
+        let line = format!(" {{ {BASE} : {rest} }} ");
+        parse_line(line.as_bytes()).unwrap_or_else(|reason| panic!("{line}: {reason}"));
+    }
+    let deepest = format!("{{{BASE}:\"x\",\"v\":{}{},\"s\":\"{}\"}}", "[".repeat(63), "]".repeat(63), "[".repeat(99));
+    parse_line(deepest.as_bytes()).expect("64 levels, and brackets in strings");
+}
+
+#[test]
+fn a_graph_with_faults_is_used_as_far_as_it_is_valid() {
+    let node = |id: &str, needs: &str| {
+        format!(r#"{{"id":"{id}","deliverable":"d","depends_on":[{needs}],"touches":[],"done_when":["true"]}}"#)
+    };
+    let nodes = [node("a", "\"c\""), node("b", "\"a\",\"ghost\""), node("c", "\"b\""), node("a", ""), node("A", "")].join(",");
+    let graph = Graph::parse(format!(r#"{{"version":2,"nodes":[{nodes}]}}"#).as_bytes()).expect("an object");
+    let edges: Vec<_> = graph.nodes.iter().map(|node| (node.id.as_str(), node.depends_on.join(","))).collect();
+    assert_eq!(edges, [("a", "c".into()), ("b", String::new()), ("c", "b".into())]);
+    assert_eq!(
+        graph.faults,
+        [
+            "version is not 1",
+            "node id a stands twice",
+            "node 5 has no valid id",
+            "node b depends on ghost, which is not in the graph",
+            "node b depends on a, which closes a cycle",
+        ]
+    );
+    for absent in ["", "[]", "{", "7"] {
+        assert!(Graph::parse(absent.as_bytes()).is_err(), "{absent:?} counts as absent");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = parse_line(&bytes);
+        let _ = Graph::parse(&bytes);
+        let mut state = RunState::default();
+        for line in lines_of(&bytes).into_iter().flatten() {
+            if let Ok(event) = parse_line(&line) {
+                state.fold(&event, &line);
+            }
+        }
+    }
+
+    #[test]
+    fn a_sample_line_with_damage_never_panics(pick in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), bit in 0..8u32) {
+        let logs = sample_logs();
+        let lines: Vec<Vec<u8>> = logs.iter().flat_map(|(_, log)| lines_of(log)).flatten().filter(|line| !line.is_empty()).collect();
+        let mut line = pick.get(&lines).clone();
+        let at = at.index(line.len());
+        line[at] ^= 1 << bit;
+        if let Ok(event) = parse_line(&line) {
+            let mut state = RunState::default();
+            state.fold(&event, &line);
+            state.fold(&event, &line);
+        }
+    }
+
+    #[test]
+    fn events_in_any_order_still_give_a_state(order in proptest::collection::vec(any::<prop::sample::Index>(), 1..80)) {
+        let logs = sample_logs();
+        let lines: Vec<Vec<u8>> = logs.iter().flat_map(|(run_id, log)| kept_of(run_id, log)).collect();
+        let shuffled: Vec<Vec<u8>> = order.iter().map(|at| at.get(&lines).clone()).collect();
+        let state = fold_onto(RunState::default(), &shuffled);
+        let summary = Summary::of(&RunId::parse("r").expect("a run_id"), &state, None);
+        prop_assert_eq!(summary.next_seq, shuffled.len() as u64);
+        prop_assert!(summary.duration_s.is_none_or(|seconds| seconds >= 0.0));
+    }
+
+    #[test]
+    fn a_ts_prints_as_it_was_read(millis in -62_135_596_800_000_i64..=253_402_300_799_999) {
+        let ts = Timestamp::from_millis(millis);
+        prop_assert_eq!(Timestamp::parse(&ts.to_string()), Some(ts));
+        prop_assert_eq!(ts.millis(), millis);
+    }
+}

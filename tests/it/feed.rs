@@ -1,0 +1,182 @@
+//! The live feed, over a real socket. If these fail, a client shows a run that is not the one that was stored.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use crate::backend;
+use crate::support::{Kitchen, PATIENCE};
+
+pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    async fn open(kitchen: &Kitchen) -> Self {
+        Self::open_at(&kitchen.server.url, kitchen.reader()).await
+    }
+
+    /// A socket to this server, past its hello.
+    pub(crate) async fn open_at(url: &str, bearer: Option<String>) -> Self {
+        let url = url.replace("http://", "ws://") + "/ws/live";
+        let mut request = url.into_client_request().expect("a request");
+        if let Some(bearer) = bearer {
+            request.headers_mut().insert("authorization", bearer.parse().expect("a header"));
+        }
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.expect("a socket");
+        let mut socket = Self(socket);
+        let hello = socket.next().await;
+        assert_eq!((&hello["type"], &hello["heartbeat_s"]), (&json!("hello"), &json!(5)));
+        socket
+    }
+
+    pub(crate) async fn say(&mut self, frame: Value) {
+        self.0.send(Message::text(frame.to_string())).await.expect("the socket takes frames");
+    }
+
+    /// The next frame that is not a heartbeat.
+    pub(crate) async fn next(&mut self) -> Value {
+        loop {
+            let frame = self.any().await;
+            if frame["type"] != "heartbeat" {
+                return frame;
+            }
+        }
+    }
+
+    async fn any(&mut self) -> Value {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
+            match message.expect("the socket is open").expect("a frame") {
+                Message::Text(text) => return serde_json::from_str(&text).expect("a JSON frame"),
+                Message::Close(reason) => return json!({"type": "close", "code": reason.map(|r| u16::from(r.code))}),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next events, as (seq, line).
+    pub(crate) async fn events(&mut self, count: usize) -> Vec<(u64, String)> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            let frame = self.next().await;
+            assert_eq!(frame["type"], "event", "{frame}");
+            events.push((frame["seq"].as_u64().expect("a seq"), frame["line"].as_str().expect("a line").to_owned()));
+        }
+        events
+    }
+}
+
+fn line(number: u64) -> String {
+    if number == 0 {
+        r#"{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_start","total_nodes":1}"#.into()
+    } else {
+        format!(r#"{{"ts":"2026-04-24T10:00:01.000Z","run_id":"r","event":"heartbeat","n":{number}}}"#)
+    }
+}
+
+fn append(kitchen: &Kitchen, seqs: std::ops::Range<u64>) {
+    let path = format!("/v1/ingest/transitions?from_seq={}", seqs.start);
+    let batch: String = seqs.map(|number| line(number) + "\n").collect();
+    let answer = kitchen.post(&path, batch.as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+fn expected(seqs: std::ops::Range<u64>) -> Vec<(u64, String)> {
+    seqs.map(|number| (number, line(number))).collect()
+}
+
+pub(crate) fn block_on(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test);
+}
+
+#[test]
+fn a_client_that_loses_its_connection_resumes_without_a_gap_or_a_repeat() {
+    let kitchen = backend::empty();
+    append(&kitchen, 0..3);
+    block_on(async {
+        let mut socket = Socket::open(&kitchen).await;
+        socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 0})).await;
+        assert_eq!(socket.events(3).await, expected(0..3), "what was stored before");
+        append(&kitchen, 3..5);
+        assert_eq!(socket.events(2).await, expected(3..5), "what is stored now");
+        drop(socket);
+        append(&kitchen, 5..700);
+        let log_id = kitchen.get("/api/runs/r").json()["log_id"].clone();
+        let mut socket = Socket::open(&kitchen).await;
+        socket.say(json!({"type": "subscribe", "run_id": "r", "log_id": log_id, "from_seq": 5})).await;
+        assert_eq!(socket.events(695).await, expected(5..700), "what was missed");
+        append(&kitchen, 700..702);
+        assert_eq!(socket.events(2).await, expected(700..702), "and goes on");
+        socket.say(json!({"type": "unsubscribe", "run_id": "r"})).await;
+    });
+}
+
+#[test]
+fn a_position_of_another_log_is_reset() {
+    let kitchen = backend::empty();
+    append(&kitchen, 0..2);
+    block_on(async {
+        let mut socket = Socket::open(&kitchen).await;
+        socket.say(json!({"type": "subscribe", "run_id": "r", "log_id": "0000000000000000", "from_seq": 1})).await;
+        let reset = socket.next().await;
+        assert_eq!((&reset["type"], &reset["run_id"]), (&json!("reset"), &json!("r")));
+        assert_eq!(socket.events(2).await, expected(0..2));
+        socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 9})).await;
+        assert_eq!(socket.next().await["type"], "reset", "a position behind the end is of another log too");
+        assert_eq!(socket.events(2).await, expected(0..2));
+    });
+}
+
+#[test]
+fn a_bad_frame_is_answered_and_harms_nobody() {
+    let kitchen = backend::empty();
+    append(&kitchen, 0..1);
+    block_on(async {
+        let mut socket = Socket::open(&kitchen).await;
+        for bad in [json!({"type": "drive"}), json!([]), json!({"type": "subscribe", "run_id": "r"}), json!({"type": "subscribe", "run_id": "r", "from_seq": -1})] {
+            socket.say(bad).await;
+            let error = socket.next().await;
+            assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("invalid_frame")));
+        }
+        for run_id in ["nobody", "../r", ""] {
+            socket.say(json!({"type": "subscribe", "run_id": run_id, "from_seq": 0})).await;
+            let error = socket.next().await;
+            assert_eq!((&error["code"], &error["run_id"]), (&json!("unknown_run"), &json!(run_id)));
+        }
+        socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 0})).await;
+        assert_eq!(socket.events(1).await, expected(0..1));
+        // A frame over 4 KiB ends the socket.
+        let _ = socket.0.send(Message::text("x".repeat(5000))).await;
+        assert_eq!(socket.next().await, json!({"type": "close", "code": 1002}));
+    });
+}
+
+#[test]
+fn a_long_line_is_announced_and_fetched_over_http() {
+    let kitchen = backend::empty();
+    let text = format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_start","total_nodes":1,"v":"{}"}}"#, "é".repeat(200_000));
+    assert_eq!(kitchen.post("/v1/ingest/transitions", (text.clone() + "\n").as_bytes()).status, 200);
+    block_on(async {
+        let mut socket = Socket::open(&kitchen).await;
+        socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 0})).await;
+        let frame = socket.next().await;
+        assert_eq!((&frame["seq"], &frame["line"], &frame["bytes"]), (&json!(0), &Value::Null, &json!(text.len())));
+    });
+}
+
+#[test]
+fn the_server_gives_signs_of_life_and_says_goodbye() {
+    let kitchen = backend::empty();
+    block_on(async {
+        let mut socket = Socket::open(&kitchen).await;
+        let beat = socket.any().await;
+        assert_eq!(beat["type"], "heartbeat");
+        assert!(beat["now"].as_str().is_some_and(|now| now.len() == 24), "{beat}");
+        let ended = std::thread::spawn(move || kitchen.terminate());
+        assert_eq!(socket.next().await, json!({"type": "close", "code": 1001}));
+        drop(socket);
+        assert_eq!(ended.join().expect("it ended"), Some(0));
+    });
+}
