@@ -96,7 +96,8 @@ fn many_databases_of_a_new_cluster_at_once_and_one_of_a_mere_owner() {
                 .expect("the binary starts")
         })
         .collect();
-    let blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'transactionid'";
+    let blocked =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'transactionid'";
     wait_for("a migration of each database to wait for the roles", || (admin(blocked) == [["5"]]).then_some(()));
     gate.run("COMMIT");
     for child in runs {

@@ -109,7 +109,7 @@ fn batches_over_the_same_runs_in_any_order_do_not_lock_each_other_out() {
                 let mut batch: Vec<_> = names.map(|name| part(&name, round % 2, 1)).collect();
                 batch.sort_by(|x, y| x.run_id.cmp(&y.run_id));
                 batch.dedup_by(|x, y| x.run_id == y.run_id);
-                if turn % 2 == 0 {
+                if turn.is_multiple_of(2) {
                     batch.reverse();
                 }
                 backend.store.append(&a, batch)
