@@ -1,13 +1,15 @@
 //! Writing: a batch of lines, or a graph, in one transaction. Lines and what `reduce` makes of them change together, so
 //! every reader sees both or neither.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use tokio_postgres::types::Type;
 
 use super::scope::{DatabaseError, TenantId, Transaction};
 use crate::contract::{Appended, GraphPut, Part, StoreError, WrittenTo, align};
 use crate::domain::id::sha256_hex;
-use crate::domain::{Graph, RunId, parse_line};
+use crate::domain::{Graph, LogId, RunId, Timestamp, parse_line};
 use crate::reduce::{RunState, Summary};
 
 /// A run's row, locked until the transaction ends.
@@ -16,6 +18,8 @@ struct LockedRun {
     state: RunState,
     graph: Option<(Bytes, String)>,
     deleted: bool,
+    /// Whether this transaction adds lines.
+    grown: bool,
 }
 
 /// The whole of an append, inside its transaction.
@@ -27,32 +31,33 @@ pub(super) async fn append(
     let run_ids: Vec<&RunId> = batch.iter().map(|part| &part.run_id).collect();
     let mut runs = lock(transaction, tenant, &run_ids).await?;
     let mut appended = Appended::default();
-    let mut new_bytes = 0;
+    let mut new_lines = NewLines::default();
     // In the batch's order, since its first part that does not fit is the one that is told.
     for part in batch {
-        let run = runs.iter_mut().find(|run| run.run_id == part.run_id).ok_or_else(vanished)?;
+        let run = runs.get_mut(&part.run_id).ok_or_else(vanished)?;
         if run.deleted {
             return Err(StoreError::Gone { run_id: run.run_id.clone() });
         }
-        let before = run.state.next_seq;
-        let duplicates = check_stored(transaction, part, before).await?;
+        let duplicates = check_stored(transaction, part, run.state.next_seq).await?;
         let new = part.lines.get(duplicates..).unwrap_or_default();
         for line in new {
             let event = parse_line(line).map_err(|reason| StoreError::Failed(reason.into()))?;
+            new_lines.run_ids.push(part.run_id.as_str());
+            new_lines.seqs.push(signed(run.state.next_seq)?);
+            new_lines.lines.push(line);
             run.state.fold(&event, line);
-        }
-        if !new.is_empty() {
-            insert_lines(transaction, tenant, &run.run_id, before, new).await?;
-            save(transaction, run).await?;
+            run.grown = true;
         }
         appended.accepted += new.len() as u64;
         appended.duplicates += duplicates as u64;
-        new_bytes += new.iter().map(|line| line.len() as u64 + 1).sum::<u64>();
         let end = WrittenTo { next_seq: run.state.next_seq, log_id: run.state.log_id.clone() };
         appended.runs.insert(run.run_id.clone(), end);
     }
     if appended.accepted > 0 {
-        count_usage(transaction, tenant, appended.accepted, new_bytes).await?;
+        new_lines.insert(transaction, tenant).await?;
+        save(transaction, runs.values().filter(|run| run.grown)).await?;
+        let bytes = new_lines.lines.iter().map(|line| line.len() as u64 + 1).sum();
+        count_usage(transaction, tenant, appended.accepted, bytes).await?;
     }
     Ok(appended)
 }
@@ -65,7 +70,7 @@ pub(super) async fn put_graph(
     bytes: &Bytes,
 ) -> Result<GraphPut, StoreError> {
     let mut runs = lock(transaction, tenant, &[run_id]).await?;
-    let run = runs.first_mut().ok_or_else(vanished)?;
+    let run = runs.get_mut(run_id).ok_or_else(vanished)?;
     if run.deleted {
         return Err(StoreError::Gone { run_id: run_id.clone() });
     }
@@ -82,13 +87,17 @@ pub(super) async fn put_graph(
         )
         .await?;
     run.graph = Some((bytes.clone(), sha256));
-    save(transaction, run).await?;
+    save(transaction, std::iter::once(&*run)).await?;
     Ok(GraphPut::Created)
 }
 
 /// Makes the rows that are missing and locks all, both in the order of run_id, so that nobody waits in a circle. A
 /// transaction that fails leaves no empty rows behind.
-async fn lock(transaction: &Transaction, tenant: TenantId, run_ids: &[&RunId]) -> Result<Vec<LockedRun>, StoreError> {
+async fn lock(
+    transaction: &Transaction,
+    tenant: TenantId,
+    run_ids: &[&RunId],
+) -> Result<BTreeMap<RunId, LockedRun>, StoreError> {
     let names: Vec<&str> = run_ids.iter().map(|run_id| run_id.as_str()).collect();
     transaction
         .execute(
@@ -104,18 +113,21 @@ async fn lock(transaction: &Transaction, tenant: TenantId, run_ids: &[&RunId]) -
             &[(&names, Type::TEXT_ARRAY)],
         )
         .await?;
-    let mut runs = Vec::with_capacity(rows.len());
+    let mut runs = BTreeMap::new();
     for row in rows {
         let name: &str = row.try_get(0).map_err(DatabaseError::from)?;
         let state: &str = row.try_get(1).map_err(DatabaseError::from)?;
         let graph: Option<&[u8]> = row.try_get(2).map_err(DatabaseError::from)?;
         let sha256: Option<String> = row.try_get(3).map_err(DatabaseError::from)?;
-        runs.push(LockedRun {
-            run_id: RunId::parse(name).ok_or_else(|| DatabaseError::Unreadable(format!("run_id {name:?}")))?,
+        let run_id = RunId::parse(name).ok_or_else(|| DatabaseError::Unreadable(format!("run_id {name:?}")))?;
+        let run = LockedRun {
+            run_id: run_id.clone(),
             state: read_state(state)?,
             graph: graph.map(Bytes::copy_from_slice).zip(sha256),
             deleted: row.try_get(4).map_err(DatabaseError::from)?,
-        });
+            grown: false,
+        };
+        runs.insert(run_id, run);
     }
     Ok(runs)
 }
@@ -152,68 +164,94 @@ async fn check_stored(transaction: &Transaction, part: &Part, next_seq: u64) -> 
     align::check_duplicates(part, lines)
 }
 
-async fn insert_lines(
-    transaction: &Transaction,
-    tenant: TenantId,
-    run_id: &RunId,
-    from_seq: u64,
-    lines: &[Bytes],
-) -> Result<(), StoreError> {
-    let lines: Vec<&[u8]> = lines.iter().map(AsRef::as_ref).collect();
+/// The lines that a batch adds, over all its runs: one statement, however many these are.
+#[derive(Default)]
+struct NewLines<'a> {
+    run_ids: Vec<&'a str>,
+    seqs: Vec<i64>,
+    lines: Vec<&'a [u8]>,
+}
+
+impl NewLines<'_> {
+    async fn insert(&self, transaction: &Transaction, tenant: TenantId) -> Result<(), StoreError> {
+        transaction
+            .execute(
+                "INSERT INTO transitions (tenant_id, run_id, seq, line) \
+                 SELECT $1, run_id, seq, line FROM unnest($2, $3, $4) AS given (run_id, seq, line)",
+                &[
+                    (&tenant.0, Type::UUID),
+                    (&self.run_ids, Type::TEXT_ARRAY),
+                    (&self.seqs, Type::INT8_ARRAY),
+                    (&self.lines, Type::BYTEA_ARRAY),
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+}
+
+/// Writes state and summary of each run, and the columns that lists use: copies of members whose pattern the parser has
+/// checked, so that no event can bring a NUL here, which text columns do not take.
+async fn save(transaction: &Transaction, runs: impl Iterator<Item = &LockedRun>) -> Result<(), StoreError> {
+    let mut states = Vec::new();
+    let mut summaries = Vec::new();
+    for run in runs {
+        let graph = match &run.graph {
+            Some((bytes, sha256)) => {
+                Some((Graph::parse(bytes).map_err(|error| StoreError::Failed(error.into()))?, sha256))
+            }
+            None => None,
+        };
+        let graph = graph.as_ref().map(|(graph, sha256)| (graph, sha256.as_str()));
+        summaries.push(Summary::of(&run.run_id, &run.state, graph));
+        states.push(json(&run.state)?);
+    }
+    // A parameter is an array with a member a run.
+    fn each<'a, T>(summaries: &'a [Summary], member: impl Fn(&'a Summary) -> T) -> Vec<T> {
+        summaries.iter().map(member).collect()
+    }
+    let next_seqs = summaries.iter().map(|run| signed(run.next_seq)).collect::<Result<Vec<_>, _>>()?;
+    let jsons = summaries.iter().map(json).collect::<Result<Vec<_>, _>>()?;
+    let parent = |run: &'_ Summary| run.parent.clone();
     transaction
         .execute(
-            "INSERT INTO transitions (tenant_id, run_id, seq, line) \
-             SELECT $1, $2, $3 + place - 1, line FROM unnest($4) WITH ORDINALITY AS given (line, place)",
+            "UPDATE runs AS r SET next_seq = n.next_seq, log_id = n.log_id, summary = n.summary, state = n.state, \
+             received_at = now(), changed = pg_current_xact_id(), kind = n.kind, outcome = n.outcome, \
+             outcome_rank = n.outcome_rank, started = n.started, last_event = n.last_event, ended = n.ended, \
+             duration_s = n.duration_s, agent_id = n.agent_id, parent_run_id = n.parent_run_id, \
+             parent_node_id = n.parent_node_id, node_ids = n.node_ids::text[] \
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+             AS n (run_id, next_seq, log_id, summary, state, kind, outcome, outcome_rank, started, last_event, ended, \
+             duration_s, agent_id, parent_run_id, parent_node_id, node_ids) \
+             WHERE r.run_id = n.run_id",
             &[
-                (&tenant.0, Type::UUID),
-                (&run_id.as_str(), Type::TEXT),
-                (&signed(from_seq)?, Type::INT8),
-                (&lines, Type::BYTEA_ARRAY),
+                (&each(&summaries, |run| run.run_id.as_str()), Type::TEXT_ARRAY),
+                (&next_seqs, Type::INT8_ARRAY),
+                (&each(&summaries, |run| run.log_id.as_ref().map(LogId::as_str)), Type::TEXT_ARRAY),
+                (&jsons, Type::TEXT_ARRAY),
+                (&states, Type::TEXT_ARRAY),
+                (&each(&summaries, |run| run.kind.map(|kind| kind.as_str())), Type::TEXT_ARRAY),
+                (&each(&summaries, |run| run.outcome.map(|outcome| outcome.as_str())), Type::TEXT_ARRAY),
+                (&each(&summaries, |run| run.outcome.map(|outcome| i16::from(outcome.rank()))), Type::INT2_ARRAY),
+                (&each(&summaries, |run| run.started.map(Timestamp::millis)), Type::INT8_ARRAY),
+                (&each(&summaries, |run| run.last_event.map(Timestamp::millis)), Type::INT8_ARRAY),
+                (&each(&summaries, |run| run.ended.is_some()), Type::BOOL_ARRAY),
+                (&each(&summaries, |run| run.duration_s), Type::FLOAT8_ARRAY),
+                (&each(&summaries, |run| run.agent_id.as_deref()), Type::TEXT_ARRAY),
+                (&each(&summaries, |run| parent(run).map(|parent| parent.run_id)), Type::TEXT_ARRAY),
+                (&each(&summaries, |run| parent(run).and_then(|parent| parent.node_id)), Type::TEXT_ARRAY),
+                (&each(&summaries, node_ids), Type::TEXT_ARRAY),
             ],
         )
         .await?;
     Ok(())
 }
 
-/// Writes state and summary, and the columns that lists use: copies of members whose pattern the parser has checked, so
-/// that no event can bring a NUL here, which text columns do not take.
-async fn save(transaction: &Transaction, run: &LockedRun) -> Result<(), StoreError> {
-    let graph = match &run.graph {
-        Some((bytes, sha256)) => Some((Graph::parse(bytes).map_err(|error| StoreError::Failed(error.into()))?, sha256)),
-        None => None,
-    };
-    let summary = Summary::of(&run.run_id, &run.state, graph.as_ref().map(|(graph, sha256)| (graph, sha256.as_str())));
-    let state_json = json(&run.state)?;
-    let summary_json = json(&summary)?;
-    let node_ids: Vec<String> = summary.node_results.iter().map(|node| node.node_id.clone()).collect();
-    let parent = summary.parent.as_ref();
-    transaction
-        .execute(
-            "UPDATE runs SET next_seq = $2, log_id = $3, summary = $4, state = $5, received_at = now(), \
-             changed = pg_current_xact_id(), kind = $6, outcome = $7, outcome_rank = $8, started = $9, last_event = $10, \
-             ended = $11, duration_s = $12, agent_id = $13, parent_run_id = $14, parent_node_id = $15, node_ids = $16 \
-             WHERE run_id = $1",
-            &[
-                (&run.run_id.as_str(), Type::TEXT),
-                (&signed(summary.next_seq)?, Type::INT8),
-                (&summary.log_id.as_ref().map(|log_id| log_id.as_str()), Type::TEXT),
-                (&summary_json, Type::TEXT),
-                (&state_json, Type::TEXT),
-                (&summary.kind.map(|kind| kind.as_str()), Type::TEXT),
-                (&summary.outcome.map(|outcome| outcome.as_str()), Type::TEXT),
-                (&summary.outcome.map(|outcome| i16::from(outcome.rank())), Type::INT2),
-                (&summary.started.map(|moment| moment.millis()), Type::INT8),
-                (&summary.last_event.map(|moment| moment.millis()), Type::INT8),
-                (&summary.ended.is_some(), Type::BOOL),
-                (&summary.duration_s, Type::FLOAT8),
-                (&summary.agent_id, Type::TEXT),
-                (&parent.map(|parent| parent.run_id.as_str()), Type::TEXT),
-                (&parent.and_then(|parent| parent.node_id.as_deref()), Type::TEXT),
-                (&node_ids, Type::TEXT_ARRAY),
-            ],
-        )
-        .await?;
-    Ok(())
+/// A run's node ids as an array's text, since Postgres has no arrays of arrays of different lengths. Each in quotes: a
+/// node may be called null. The pattern of a node id has no character that would need more.
+fn node_ids(run: &Summary) -> String {
+    let quoted: Vec<String> = run.node_results.iter().map(|node| format!("\"{}\"", node.node_id)).collect();
+    format!("{{{}}}", quoted.join(","))
 }
 
 async fn count_usage(transaction: &Transaction, tenant: TenantId, events: u64, bytes: u64) -> Result<(), StoreError> {
