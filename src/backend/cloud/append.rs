@@ -24,9 +24,7 @@ pub(super) async fn append(
     tenant: TenantId,
     batch: &[Part],
 ) -> Result<Appended, StoreError> {
-    let mut run_ids: Vec<&RunId> = batch.iter().map(|part| &part.run_id).collect();
-    // Everybody locks in this order, so nobody waits in a circle.
-    run_ids.sort_unstable();
+    let run_ids: Vec<&RunId> = batch.iter().map(|part| &part.run_id).collect();
     let mut runs = lock(transaction, tenant, &run_ids).await?;
     let mut appended = Appended::default();
     let mut new_bytes = 0;
@@ -88,7 +86,8 @@ pub(super) async fn put_graph(
     Ok(GraphPut::Created)
 }
 
-/// Makes the rows that are missing and locks all; a transaction that fails leaves no empty ones behind.
+/// Makes the rows that are missing and locks all, both in the order of run_id, so that nobody waits in a circle. A
+/// transaction that fails leaves no empty rows behind.
 async fn lock(transaction: &Transaction, tenant: TenantId, run_ids: &[&RunId]) -> Result<Vec<LockedRun>, StoreError> {
     let names: Vec<&str> = run_ids.iter().map(|run_id| run_id.as_str()).collect();
     transaction

@@ -73,6 +73,28 @@ impl Drop for Cluster {
     }
 }
 
+/// A session that stays open between statements, to hold others up with its locks.
+pub(super) struct Gate {
+    runtime: tokio::runtime::Runtime,
+    client: tokio_postgres::Client,
+}
+
+impl Gate {
+    pub(super) fn new(dsn: &str) -> Self {
+        let runtime = runtime();
+        let client = runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(dsn, NoTls).await.expect("a connection");
+            tokio::spawn(connection);
+            client
+        });
+        Self { runtime, client }
+    }
+
+    pub(super) fn run(&self, statements: &str) {
+        self.runtime.block_on(self.client.batch_execute(statements)).expect("it is allowed");
+    }
+}
+
 /// A runtime for one piece of work.
 pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")

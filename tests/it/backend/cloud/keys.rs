@@ -66,6 +66,9 @@ fn a_mistyped_unknown_revoked_or_expired_key_is_401_with_the_same_body() {
     assert!(bodies.iter().chain([&revoked.text(), &expired.text()]).all(|body| *body == bodies[0]), "{bodies:#?}");
     database.admin("UPDATE api_keys SET expires_at = now() + interval '1 hour'");
     assert_eq!(read(&server, &good).status, 200, "the control");
+    // The right prefix with another secret.
+    database.admin("UPDATE api_keys SET key_sha256 = sha256('another')");
+    assert_eq!(read(&server, &good).status, 401);
 }
 
 #[test]
@@ -94,7 +97,7 @@ fn last_use_is_noted_at_most_once_a_minute() {
     for _ in 0..5 {
         assert_eq!(read(&server, &format!("Bearer {key}")).status, 200);
     }
-    assert_eq!(database.admin(used), [first.clone()]);
+    assert_eq!(database.admin(used).first(), Some(&first));
     database.admin("UPDATE api_keys SET last_used_at = last_used_at - interval '61 seconds' WHERE scope = 'read'");
     assert_eq!(read(&server, &format!("Bearer {key}")).status, 200);
     wait_for("a later last_used_at", || database.admin(used).pop().filter(|now| *now > first));

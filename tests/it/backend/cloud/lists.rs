@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kahn::contract::{Filter, ListPosition, ListQuery, Order, Part, Sort};
+use kahn::domain::Timestamp;
 use kahn::domain::event::Kind;
-use kahn::domain::{Timestamp, parse_line};
 use kahn::reduce::summary::Phase;
 use kahn::reduce::{RunOutcome, Summary};
 
@@ -43,10 +43,10 @@ fn samples() -> Vec<Part> {
     let mut parts = Vec::new();
     for entry in std::fs::read_dir(folder).expect("the samples").map(|entry| entry.expect("a folder")) {
         let name = entry.file_name().into_string().expect("a name");
-        let Ok(log) = std::fs::read(entry.path().join("transitions.jsonl")) else { continue };
-        let kept = |line: &&[u8]| parse_line(line).is_ok_and(|event| event.run_id == name.as_str());
-        let lines: Vec<_> = log.split(|byte| *byte == b'\n').filter(kept).map(|line| line.to_vec().into()).collect();
-        parts.push(Part { run_id: run_id(&name), from_seq: 0, lines });
+        let lines: Vec<_> = super::kept_lines(&entry.path()).into_iter().map(Into::into).collect();
+        if !lines.is_empty() {
+            parts.push(Part { run_id: run_id(&name), from_seq: 0, lines });
+        }
     }
     parts
 }

@@ -2,8 +2,8 @@
 
 use std::process::Output;
 
-use super::cluster::{Cluster, Database};
-use crate::support::{Server, kahn, run};
+use super::cluster::{Cluster, Database, Gate};
+use crate::support::{Server, kahn, run, wait_for};
 
 fn migrate(dsn: &str, args: &[&str]) -> Output {
     run(&[&["migrate"], args].concat(), &[("KAHN_ADMIN_DATABASE_URL", dsn), ("KAHN_LOG", "off")])
@@ -80,6 +80,9 @@ fn many_databases_of_a_new_cluster_at_once_and_one_of_a_mere_owner() {
     let password = folder.path().join("app.pw");
     std::fs::write(&password, "secret").expect("a file");
     let password = password.display().to_string();
+    // Somebody else's migration has just made the roles and is about to commit: all of these see none yet.
+    let gate = Gate::new(&cluster.dsn("postgres", "postgres"));
+    gate.run("BEGIN; CREATE ROLE kahn_owner; CREATE ROLE kahn_app LOGIN; CREATE ROLE kahn_lookup");
     let runs: Vec<_> = dsns
         .iter()
         .map(|dsn| {
@@ -93,6 +96,10 @@ fn many_databases_of_a_new_cluster_at_once_and_one_of_a_mere_owner() {
                 .expect("the binary starts")
         })
         .collect();
+    let blocked =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'transactionid'";
+    wait_for("a migration of each database to wait for the roles", || (admin(blocked) == [["5"]]).then_some(()));
+    gate.run("COMMIT");
     for child in runs {
         let done = child.wait_with_output().expect("its end");
         assert!(done.status.success(), "{}", text(&done.stderr));

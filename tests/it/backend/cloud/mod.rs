@@ -15,6 +15,8 @@ mod writes;
 
 use std::path::Path;
 
+use kahn::domain::{LineSplitter, Piece, parse_line};
+
 use crate::support::{Kitchen, Server, request, run};
 use cluster::Database;
 
@@ -63,16 +65,9 @@ fn push(server: &Server, key: &str, folder: &Path) {
     let run_id = folder.file_name().and_then(|name| name.to_str()).expect("a run_id");
     let bearer = format!("Bearer {key}");
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/x-ndjson")];
-    if let Ok(log) = std::fs::read(folder.join("transitions.jsonl")) {
-        let mut batch = Vec::new();
-        let whole = log.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        for line in log[..whole].split(|byte| *byte == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if kahn::domain::parse_line(line).is_ok_and(|event| event.run_id == run_id) {
-                batch.extend_from_slice(line);
-                batch.push(b'\n');
-            }
-        }
+    let lines = kept_lines(folder);
+    if !lines.is_empty() {
+        let batch: Vec<u8> = lines.into_iter().flat_map(|line| [line, b"\n".to_vec()].concat()).collect();
         let answer = request(&server.url, ("POST", "/v1/ingest/transitions?from_seq=0"), &headers, Some(&batch));
         assert_eq!(answer.status, 200, "{run_id}: {}", answer.text());
     }
@@ -83,4 +78,19 @@ fn push(server: &Server, key: &str, folder: &Path) {
         // A graph that is no JSON object is refused here and counts as absent there.
         assert!([201, 400].contains(&answer.status), "{run_id}: {}", answer.text());
     }
+}
+
+/// The lines of this folder's log that are events of its run, by the rule that both builds share.
+fn kept_lines(folder: &Path) -> Vec<Vec<u8>> {
+    let run_id = folder.file_name().and_then(|name| name.to_str()).expect("a run_id");
+    let log = std::fs::read(folder.join("transitions.jsonl")).unwrap_or_default();
+    let mut kept = Vec::new();
+    LineSplitter::default().push(&log, |piece, _, _| {
+        if let Piece::Line(line) = piece
+            && parse_line(line).is_ok_and(|event| event.run_id == run_id)
+        {
+            kept.push(line.to_vec());
+        }
+    });
+    kept
 }

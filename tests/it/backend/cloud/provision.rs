@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 
-use super::cluster::Database;
-use crate::support::run;
+use super::cluster::{Database, Gate};
+use crate::support::{run, wait_for};
 
 fn provision(database: &Database, args: &[&str]) -> Output {
     run(
@@ -107,12 +107,18 @@ fn bad_names_and_an_unmigrated_database_are_told() {
 }
 
 #[test]
-fn two_at_once_make_one_tenant() {
+fn four_at_once_make_one_tenant() {
     let database = Database::fresh();
+    let gate = Gate::new(&database.admin_dsn());
+    // The lock that each of them takes: none goes on before all are there.
+    gate.run("SELECT pg_advisory_lock(x'6b61686e0002'::bigint)");
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| assert!(provision(&database, &["acme", "--org", "a"]).status.success()));
         }
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        wait_for("all four to wait", || (database.admin(waiting) == [["4"]]).then_some(()));
+        gate.run("SELECT pg_advisory_unlock_all()");
     });
     let counted = "SELECT (SELECT count(*) FROM tenants WHERE NOT reserved), (SELECT count(*) FROM api_keys)";
     assert_eq!(database.admin(counted), [["1", "1"]]);

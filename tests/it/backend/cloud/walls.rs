@@ -150,7 +150,7 @@ fn the_lookup_functions_find_and_give_nothing_away() {
     assert_eq!(app("SELECT kahn_tenant_of_org('org-a')"), [["NULL"]]);
     let open = "SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND \
                 (NOT p.prosecdef OR pg_get_userbyid(p.proowner) <> 'kahn_lookup' OR p.proacl::text LIKE '%{=%' OR p.proacl::text LIKE '%,=%' \
-                 OR p.proacl IS NULL OR p.proconfig <> '{\"search_path=pg_catalog, pg_temp\"}')";
+                 OR p.proacl IS NULL OR p.proconfig::text IS DISTINCT FROM '{\"search_path=pg_catalog, pg_temp\"}')";
     assert!(database.admin(open).is_empty());
     // A temporary object of the caller's does not get between the function and its table.
     let fake = format!(

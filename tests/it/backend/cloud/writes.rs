@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use kahn::contract::{GraphPut, ListPosition, ReadLimit, StoreError};
+use kahn::contract::{GraphPut, ListPosition, ReadLimit, Refusal, RequestFacts, StoreError};
 
 use super::cluster::{Database, runtime};
 use super::library::{open, part, run_id, somebody};
@@ -60,19 +60,56 @@ fn a_request_dropped_at_any_await_leaves_no_transaction_and_no_half_batch() {
     });
 }
 
+/// A connection that served one tenant is asked something outside of any: a function that stands in for the key lookup
+/// notes whom the connection still believes to work for.
+#[test]
+fn a_connection_comes_back_from_the_pool_belonging_to_nobody() {
+    let database = Database::fresh();
+    let a = somebody(&database, "a");
+    let asked = RequestFacts {
+        authorizations: vec![format!("Bearer {}", super::tenant(&database, "b").1)],
+        ..RequestFacts::default()
+    };
+    database.admin(
+        "CREATE TABLE public.noted (tenant text); GRANT INSERT ON public.noted TO kahn_lookup; \
+         CREATE OR REPLACE FUNCTION public.kahn_api_key_candidates(wanted_prefix text) \
+           RETURNS TABLE (tenant_id uuid, tenant_name text, key_id uuid, scope text, key_sha256 bytea, \
+                          expired boolean, revoked boolean, use_is_stale boolean) \
+           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN \
+             INSERT INTO public.noted VALUES (current_setting('kahn.tenant_id', true)); END $$",
+    );
+    runtime().block_on(async {
+        let backend = open(&database, 1).await;
+        for turn in 0..20_u64 {
+            let patience = Duration::from_micros(turn * 300);
+            let name = format!("r{turn}");
+            // Finished, refused, dropped half way: the one connection goes round.
+            backend.store.append(&a, vec![part(&name, 0, 1)]).await.expect("stored");
+            assert!(backend.store.append(&a, vec![part(&name, 9, 1)]).await.is_err());
+            let _ = tokio::time::timeout(patience, backend.store.append(&a, vec![part(&name, 1, 50)])).await;
+            let _ = tokio::time::timeout(patience, backend.store.list(&a, &everything())).await;
+            assert_eq!(backend.access.authenticate(&asked).await, Err(Refusal::BadToken));
+            backend.store.summary(&a, &run_id(&name)).await.expect("an answer");
+            assert_eq!(backend.access.authenticate(&asked).await, Err(Refusal::BadToken));
+        }
+    });
+    assert_eq!(database.admin("SELECT coalesce(tenant, ''), count(*) FROM noted GROUP BY 1"), [["", "40"]]);
+}
+
 #[test]
 fn batches_over_the_same_runs_in_any_order_do_not_lock_each_other_out() {
     let database = Database::fresh();
     let a = somebody(&database, "a");
     runtime().block_on(async {
         let backend = open(&database, 8).await;
-        for round in 0..10_u64 {
+        for round in 0..20_u64 {
             let appends = (0..8).map(|turn: u64| {
-                let names: Vec<String> = (0..6).map(|n| format!("run-{}", (n * (turn + 1) + turn) % 7)).collect();
-                let mut batch: Vec<_> = names.iter().map(|name| part(name, round, 1)).collect();
+                // Rows that each of them makes in even rounds and finds in odd ones.
+                let names = (0..6).map(|n| format!("run-{}-{}", round / 2, (n * (turn + 1) + turn) % 7));
+                let mut batch: Vec<_> = names.map(|name| part(&name, round % 2, 1)).collect();
                 batch.sort_by(|x, y| x.run_id.cmp(&y.run_id));
                 batch.dedup_by(|x, y| x.run_id == y.run_id);
-                if turn % 2 == 0 {
+                if turn.is_multiple_of(2) {
                     batch.reverse();
                 }
                 backend.store.append(&a, batch)
