@@ -62,6 +62,7 @@ impl LogFile {
 
 /// What a reader says of one line.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one a line, on the stack; a box would cost an allocation a line")]
 pub enum Judged<'a> {
     /// An event of the log.
     Kept {
@@ -141,12 +142,18 @@ impl LogReader {
         &mut self,
         log: &LogFile,
         buffer: &mut [u8],
-        mut each: impl FnMut(Judged<'_>) -> ControlFlow<()>,
+        each: impl FnMut(Judged<'_>) -> ControlFlow<()>,
     ) -> Result<usize, ReaderError> {
-        let read = log.read_at(buffer, self.splitter.end())?;
+        let read = log.read_at(buffer, self.end())?;
+        self.judge(&buffer[..read], each);
+        Ok(read)
+    }
+
+    /// Judges the next bytes of the file, those at [`LogReader::end`].
+    pub fn judge(&mut self, bytes: &[u8], mut each: impl FnMut(Judged<'_>) -> ControlFlow<()>) {
         let Self { run_id, splitter, counted, problems } = self;
         let mut stopped_at = None;
-        splitter.push(&buffer[..read], |piece, start, end| {
+        splitter.push(bytes, |piece, start, end| {
             if stopped_at.is_some() {
                 return;
             }
@@ -173,7 +180,6 @@ impl LogReader {
         if let Some(end) = stopped_at {
             self.splitter = LineSplitter::at(end);
         }
-        Ok(read)
     }
 
     /// What became of every line so far.

@@ -10,13 +10,18 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use crate::backend;
 use crate::support::{Kitchen, PATIENCE};
 
-struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
     async fn open(kitchen: &Kitchen) -> Self {
-        let url = kitchen.server.url.replace("http://", "ws://") + "/ws/live";
+        Self::open_at(&kitchen.server.url, kitchen.reader()).await
+    }
+
+    /// A socket to this server, past its hello.
+    pub(crate) async fn open_at(url: &str, bearer: Option<String>) -> Self {
+        let url = url.replace("http://", "ws://") + "/ws/live";
         let mut request = url.into_client_request().expect("a request");
-        if let Some(bearer) = kitchen.reader() {
+        if let Some(bearer) = bearer {
             request.headers_mut().insert("authorization", bearer.parse().expect("a header"));
         }
         let (socket, _) = tokio_tungstenite::connect_async(request).await.expect("a socket");
@@ -26,12 +31,12 @@ impl Socket {
         socket
     }
 
-    async fn say(&mut self, frame: Value) {
+    pub(crate) async fn say(&mut self, frame: Value) {
         self.0.send(Message::text(frame.to_string())).await.expect("the socket takes frames");
     }
 
     /// The next frame that is not a heartbeat.
-    async fn next(&mut self) -> Value {
+    pub(crate) async fn next(&mut self) -> Value {
         loop {
             let frame = self.any().await;
             if frame["type"] != "heartbeat" {
@@ -52,7 +57,7 @@ impl Socket {
     }
 
     /// The next events, as (seq, line).
-    async fn events(&mut self, count: usize) -> Vec<(u64, String)> {
+    pub(crate) async fn events(&mut self, count: usize) -> Vec<(u64, String)> {
         let mut events = Vec::new();
         while events.len() < count {
             let frame = self.next().await;
@@ -82,7 +87,7 @@ fn expected(seqs: std::ops::Range<u64>) -> Vec<(u64, String)> {
     seqs.map(|number| (number, line(number))).collect()
 }
 
-fn block_on(test: impl Future<Output = ()>) {
+pub(crate) fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test);
 }
 

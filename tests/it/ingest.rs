@@ -228,3 +228,33 @@ fn producers_that_send_the_same_events_at_once_store_them_once() {
     assert_eq!(accepted, 60, "{answers:?}");
     assert_eq!(events(&kitchen, "r"), batch);
 }
+
+#[test]
+fn a_page_of_events_is_bounded_in_bytes_and_says_where_it_goes_on() {
+    let kitchen = backend::empty();
+    let text = "x".repeat(700_000);
+    let line = |number: usize| {
+        format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_start","total_nodes":{number},"v":"{text}"}}"#) + "\n"
+    };
+    for from in [0, 10, 20] {
+        let batch: String = (from..from + 10).map(line).collect();
+        let path = format!("/v1/ingest/transitions?from_seq={from}");
+        assert_eq!(kitchen.post(&path, batch.as_bytes()).status, 200);
+    }
+    let mut next = 0;
+    let mut sizes = Vec::new();
+    while next < 30 {
+        let page = kitchen.get(&format!("/api/runs/r/events?from_seq={next}&limit=5000"));
+        let count = page.body.iter().filter(|byte| **byte == b'\n').count();
+        let expected: String = (next..next + count).map(line).collect();
+        assert_eq!(page.text(), expected);
+        next += count;
+        sizes.push(count);
+        assert_eq!(page.header("kahn-next-seq"), next.to_string());
+        let link = if next < 30 { format!("</api/runs/r/events?from_seq={next}&limit=5000>; rel=\"next\"") } else { String::new() };
+        assert_eq!(page.header("link"), link);
+    }
+    assert_eq!(sizes, [12, 12, 6], "a page ends with the line that passes 8 MiB");
+    let moment = kitchen.get("/api/runs/r?at_seq=25").json();
+    assert_eq!((&moment["at_seq"], &moment["next_seq"]), (&25.into(), &30.into()));
+}

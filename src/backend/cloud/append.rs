@@ -4,7 +4,6 @@
 use bytes::Bytes;
 use tokio_postgres::types::Type;
 
-use super::list::column_text;
 use super::scope::{DatabaseError, TenantId, Transaction};
 use crate::contract::{Appended, GraphPut, Part, StoreError, WrittenTo, align};
 use crate::domain::id::sha256_hex;
@@ -177,7 +176,8 @@ async fn insert_lines(
     Ok(())
 }
 
-/// Writes state and summary, and the columns that lists use, which are copies of the summary's members.
+/// Writes state and summary, and the columns that lists use: copies of members whose pattern the parser has checked, so
+/// that no event can bring a NUL here, which text columns do not take.
 async fn save(transaction: &Transaction, run: &LockedRun) -> Result<(), StoreError> {
     let graph = match &run.graph {
         Some((bytes, sha256)) => Some((Graph::parse(bytes).map_err(|error| StoreError::Failed(error.into()))?, sha256)),
@@ -186,8 +186,7 @@ async fn save(transaction: &Transaction, run: &LockedRun) -> Result<(), StoreErr
     let summary = Summary::of(&run.run_id, &run.state, graph.as_ref().map(|(graph, sha256)| (graph, sha256.as_str())));
     let state_json = json(&run.state)?;
     let summary_json = json(&summary)?;
-    let text = |text: Option<&str>| text.map(column_text);
-    let node_ids: Vec<String> = summary.node_results.iter().map(|node| column_text(&node.node_id)).collect();
+    let node_ids: Vec<String> = summary.node_results.iter().map(|node| node.node_id.clone()).collect();
     let parent = summary.parent.as_ref();
     transaction
         .execute(
@@ -208,9 +207,9 @@ async fn save(transaction: &Transaction, run: &LockedRun) -> Result<(), StoreErr
                 (&summary.last_event.map(|moment| moment.millis()), Type::INT8),
                 (&summary.ended.is_some(), Type::BOOL),
                 (&summary.duration_s, Type::FLOAT8),
-                (&text(summary.agent_id.as_deref()), Type::TEXT),
-                (&text(parent.map(|parent| parent.run_id.as_str())), Type::TEXT),
-                (&text(parent.and_then(|parent| parent.node_id.as_deref())), Type::TEXT),
+                (&summary.agent_id, Type::TEXT),
+                (&parent.map(|parent| parent.run_id.as_str()), Type::TEXT),
+                (&parent.and_then(|parent| parent.node_id.as_deref()), Type::TEXT),
                 (&node_ids, Type::TEXT_ARRAY),
             ],
         )

@@ -8,12 +8,6 @@ use crate::contract::{Filter, ListPosition, ListQuery, Order, Sort};
 use crate::domain::event::Kind;
 use crate::reduce::summary::Phase;
 
-/// Text as it stands in a column: Postgres knows no NUL, which an escape in an event may give. Wanted and stored text
-/// go through here both.
-pub(super) fn column_text(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
-}
-
 /// The statement of a page and that of its total, with their parameters.
 pub(super) struct ListSql {
     page: String,
@@ -79,8 +73,9 @@ impl ListSql {
         format!("${}", self.values.len())
     }
 
+    /// A wanted text. Postgres takes no NUL; what stands for it is in no column, so it fits no run.
     fn text(&mut self, value: &str) -> String {
-        self.bind(column_text(value), Type::TEXT)
+        self.bind(value.replace('\0', "\u{fffd}"), Type::TEXT)
     }
 
     /// The same as [`Filter::fits`], word for word.

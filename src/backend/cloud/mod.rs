@@ -58,9 +58,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options for this database, with API keys as the way in; the environment is not read.
-    pub fn keys_only(database_url: impl Into<String>) -> Self {
-        Self { database_url: Some(database_url.into()), auth: Some("keys-only".to_owned()), ..Self::default() }
+    /// Options for this database and a pool of this size, with API keys as the way in; the environment is not read.
+    pub fn keys_only(database_url: impl Into<String>, pool: usize) -> Self {
+        Self {
+            database_url: Some(database_url.into()),
+            database_pool: Some(pool.to_string()),
+            auth: Some("keys-only".to_owned()),
+            ..Self::default()
+        }
     }
 
     /// What holds where nothing was typed.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::append::{self, read_state};
 use super::follow::Feed;
-use super::list::{ListSql, column_text};
+use super::list::ListSql;
 use super::scope::{DatabaseError, Door, Query, TenantId};
 use crate::contract::{
     Appended, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems, ReadLimit,
@@ -76,7 +76,7 @@ impl Store for PostgresStore {
 
     async fn spawned(&self, who: &Principal, run_id: &RunId) -> Result<Vec<Spawned>, StoreError> {
         let sql = "SELECT summary FROM runs WHERE parent_run_id = $1 AND deleted_at IS NULL ORDER BY started NULLS LAST, run_id";
-        let parent = column_text(run_id.as_str());
+        let parent = run_id.as_str();
         let [rows] = self.door.read(tenant(who)?, [Query { sql, parameters: &[(&parent, Type::TEXT)] }]).await?;
         let mut spawned = Vec::with_capacity(rows.len());
         for row in &rows {

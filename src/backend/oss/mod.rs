@@ -1,18 +1,52 @@
-//! The oss build: its options, its commands, its backend.
+//! The oss build: log files in an archive folder, one operator on one machine.
 
+mod append;
+mod archive;
+mod index;
+mod list;
+mod local;
+mod put_graph;
+mod read;
+mod tail;
+mod watch;
+mod writer;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
+use rustix::io::Errno;
 
+use self::archive::{ArchiveFileBackend, Writes};
+use self::local::LocalAccess;
+use crate::archive_reader::ReaderError;
 use crate::config::{BootError, Config, Defaults};
-use crate::contract::Backend;
+use crate::contract::{Backend, StoreError};
 
 /// The mode that this binary was built for.
 pub const MODE: &str = "oss";
 
+/// The archive that is served when none is named.
+const DEFAULT_ARCHIVE: &str = ".kahn/archive";
+
 /// Options of `kahn serve` that only this build has, as they were typed.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Options {}
+pub struct Options {
+    /// The archive folder to serve; it may appear later [default: .kahn/archive]
+    #[arg(long, env = "KAHN_ARCHIVE", value_name = "DIR")]
+    pub archive: Option<PathBuf>,
+    /// Serve a folder of the same shape strictly read-only
+    #[arg(long, env = "KAHN_FIXTURE_DIR", value_name = "DIR")]
+    pub fixture_dir: Option<PathBuf>,
+    /// Allow --bind to an address that other machines can reach; there is no login
+    #[arg(long, env = "KAHN_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
+    pub allow_remote: bool,
+    /// Answer requests for this host name too, besides localhost, 127.0.0.1 and [::1]; may be repeated
+    #[arg(long = "allowed-host", env = "KAHN_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub allowed_hosts: Vec<String>,
+}
 
 impl Options {
     /// What holds where nothing was typed.
@@ -21,8 +55,23 @@ impl Options {
     }
 
     /// A sentence for each mistake in these options, given the rest of the configuration.
-    pub fn mistakes(&self, _config: &Config) -> Vec<String> {
-        Vec::new()
+    pub fn mistakes(&self, config: &Config) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        if let (Some(archive), Some(fixture_dir)) = (&self.archive, &self.fixture_dir) {
+            mistakes.push(format!(
+                "--archive (KAHN_ARCHIVE) is {} and --fixture-dir (KAHN_FIXTURE_DIR) is {}; one folder is served: leave one of them out",
+                archive.display(),
+                fixture_dir.display()
+            ));
+        }
+        if !config.bind.ip().to_canonical().is_loopback() && !self.allow_remote {
+            mistakes.push(format!(
+                "--bind (KAHN_BIND) is {}, which other machines can reach, and there is no login; bind to 127.0.0.1, or add --allow-remote (KAHN_ALLOW_REMOTE=true)",
+                config.bind
+            ));
+        }
+        mistakes.extend(self.allowed_hosts.iter().filter_map(|name| local::mistake_in_host(name)));
+        mistakes
     }
 }
 
@@ -41,11 +90,44 @@ impl Command {
     }
 }
 
-/// Makes the backend; it exists only once its checks have passed.
+/// Makes the backend; it exists only once its checks have passed and the whole archive was read.
 ///
 /// # Errors
 ///
 /// The refusal, as one sentence that says what mends it.
-pub async fn select_backend(_options: &Options, _config: &Config) -> Result<Backend, BootError> {
-    Err(BootError::Failure("there is no backend".into()))
+pub async fn select_backend(options: &Options, config: &Config) -> Result<Backend, BootError> {
+    let mistakes = options.mistakes(config);
+    if !mistakes.is_empty() {
+        return Err(BootError::Configuration(mistakes));
+    }
+    let (folder, flag, writes) = match (&options.fixture_dir, &options.archive) {
+        (Some(fixture_dir), _) => (fixture_dir.clone(), "--fixture-dir (KAHN_FIXTURE_DIR)", Writes::Nothing),
+        (None, Some(archive)) => (archive.clone(), "--archive (KAHN_ARCHIVE)", Writes::Own),
+        (None, None) => (DEFAULT_ARCHIVE.into(), "--archive (KAHN_ARCHIVE)", Writes::Own),
+    };
+    let refuse = move |why: String| BootError::Failure(format!("{flag}: {why}"));
+    // The archive stays the same folder wherever the process goes.
+    let root = std::path::absolute(&folder).map_err(|error| refuse(format!("{}: {error}", folder.display())))?;
+    let opened = tokio::task::spawn_blocking(move || {
+        if writes == Writes::Nothing && !root.exists() {
+            return Err(ReaderError::Missing(root));
+        }
+        ArchiveFileBackend::open(&root, writes)
+    });
+    let (store, writes) =
+        opened.await.map_err(|error| refuse(error.to_string()))?.map_err(|error| refuse(error.to_string()))?;
+    let access = LocalAccess::new(&options.allowed_hosts);
+    Ok(Backend { store: Arc::new(store), access: Arc::new(access), read_only: writes == Writes::Nothing })
+}
+
+/// What a failed read means to whoever asked for it.
+fn failed(error: ReaderError) -> StoreError {
+    let is_passing = match &error {
+        ReaderError::Io { source, .. } => matches!(
+            source.raw_os_error().map(Errno::from_raw_os_error),
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN | Errno::INTR)
+        ),
+        _ => false,
+    };
+    if is_passing { StoreError::Unavailable(error.into()) } else { StoreError::Failed(error.into()) }
 }

@@ -1,5 +1,9 @@
 //! The oss build for tests: an archive in a temporary folder.
 
+mod archive;
+
+mod serve;
+
 use std::path::Path;
 
 use crate::support::{Kitchen, Server};

@@ -1,0 +1,235 @@
+//! The archive folder as a store: `ArchiveFileBackend`.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::index::{Index, Run};
+use super::watch::{self, Watch};
+use super::writer::{self, Lease};
+use super::{append, failed, list, put_graph, read, tail};
+use crate::archive_reader::{Archive, ReaderError};
+use crate::contract::store::MAX_PROBLEMS;
+use crate::contract::{
+    Appended, Change, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems,
+    ReadLimit, Spawned, Store, StoreError,
+};
+use crate::domain::RunId;
+use crate::reduce::Summary;
+
+/// How many batches are written at the same time; the others wait without holding a thread.
+const WRITERS: usize = 32;
+
+/// Whether anything may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// Ingest into runs of kahn's own.
+    Own,
+    /// Nothing at all.
+    Nothing,
+}
+
+/// What the store, the tail reader and the writers have in common.
+pub(super) struct Shared {
+    root: PathBuf,
+    writes: Writes,
+    archive: RwLock<Option<Arc<Archive>>>,
+    lease: Mutex<Option<Lease>>,
+    pub(super) index: Index,
+}
+
+impl Shared {
+    /// The archive, opened; `None` while it is missing.
+    pub(super) fn archive(&self) -> Option<Arc<Archive>> {
+        self.archive.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens the archive again when another folder stands in its place, or none.
+    pub(super) fn reopen(&self) -> Result<(), ReaderError> {
+        let found = match Archive::open(&self.root) {
+            Ok(archive) => Some(Arc::new(archive)),
+            Err(ReaderError::Missing(_)) => None,
+            Err(error) => return Err(error),
+        };
+        *self.archive.write().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    }
+
+    /// Lets the tail reader read to the end of a run's log.
+    pub(super) fn look(&self, run: &Arc<Run>) -> Result<(), StoreError> {
+        tail::look(&self.index, self.archive().as_deref(), run).map(|_| ()).map_err(failed)
+    }
+
+    /// Whether a run's folder is known to be gone.
+    pub(super) fn is_gone(&self, run_id: &RunId) -> bool {
+        self.archive().is_none_or(|archive| matches!(archive.run(run_id), Ok(None)))
+    }
+
+    /// Takes the right to write, while there is an archive: one server writes an archive, a second one reads it.
+    pub(super) fn take_lease(&self) -> Result<(), StoreError> {
+        if self.writes == Writes::Nothing {
+            return Err(StoreError::ReadOnly);
+        }
+        let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        writer::renew_lease(&self.root, &mut lease)
+    }
+
+    /// The archive to write to, made when it is missing.
+    pub(super) fn made_archive(&self) -> Result<Arc<Archive>, StoreError> {
+        writer::make_archive(&self.root)?;
+        self.take_lease()?;
+        self.reopen().map_err(failed)?;
+        self.archive().ok_or_else(|| StoreError::Unavailable("the archive vanished".into()))
+    }
+}
+
+/// Log files in a folder, and what was reduced from them in memory.
+pub(super) struct ArchiveFileBackend {
+    shared: Arc<Shared>,
+    writers: Arc<Semaphore>,
+    _watch: Watch,
+}
+
+impl ArchiveFileBackend {
+    /// Opens the archive and reads all of it; then the poll keeps it up to date.
+    ///
+    /// # Errors
+    ///
+    /// When the archive is there and cannot be read, or the poll cannot start.
+    pub(super) fn open(root: &Path, writes: Writes) -> Result<(Self, Writes), ReaderError> {
+        let mut lease = None;
+        let mut writes = writes;
+        if writes == Writes::Own
+            && let Err(StoreError::ReadOnly) = writer::renew_lease(root, &mut lease)
+        {
+            log::warn!("{} may not be written, or another kahn writes it; it is served read-only", root.display());
+            writes = Writes::Nothing;
+        }
+        let shared = Arc::new(Shared {
+            root: root.to_owned(),
+            writes,
+            archive: RwLock::default(),
+            lease: Mutex::new(lease),
+            index: Index::new(),
+        });
+        shared.reopen()?;
+        watch::first_scan(&shared)?;
+        let watch = watch::start(&shared)
+            .map_err(|source| ReaderError::Io { what: "the archive (no thread to poll it)".into(), source })?;
+        Ok((Self { shared, writers: Arc::new(Semaphore::new(WRITERS)), _watch: watch }, writes))
+    }
+
+    /// Does file work away from the threads that serve requests. Work that was begun is finished, whoever stops waiting.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || work(&shared))
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Failed(error.into())))
+    }
+
+    async fn writing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.writers).acquire_owned().await;
+        let permit = permit.map_err(|error| StoreError::Unavailable(error.into()))?;
+        self.blocking(move |shared| {
+            let _permit = permit;
+            work(shared)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Store for ArchiveFileBackend {
+    async fn list(&self, _who: &Principal, query: &ListQuery) -> Result<ListPage, StoreError> {
+        {
+            let listing = self.shared.index.listing();
+            if list::is_cheap(query, &listing) {
+                return Ok(list::page(&listing, query));
+            }
+        }
+        let query = query.clone();
+        self.blocking(move |shared| Ok(list::page(&shared.index.listing(), &query))).await
+    }
+
+    async fn summary(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {
+        Ok(self.shared.index.listing().row(run_id).map(Arc::clone))
+    }
+
+    async fn load(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Loaded>, StoreError> {
+        let Some(run) = self.shared.index.listing().run(run_id) else { return Ok(None) };
+        let data = run.data();
+        Ok(Some(Loaded {
+            summary: Arc::clone(&data.summary),
+            state: Arc::clone(&data.state),
+            graph: data.graph.as_ref().map(Arc::clone),
+        }))
+    }
+
+    async fn spawned(&self, _who: &Principal, run_id: &RunId) -> Result<Vec<Spawned>, StoreError> {
+        Ok(self.shared.index.listing().spawned(run_id))
+    }
+
+    async fn read(
+        &self,
+        _who: &Principal,
+        run_id: &RunId,
+        from_seq: u64,
+        limit: ReadLimit,
+    ) -> Result<Option<Lines>, StoreError> {
+        let run_id = run_id.clone();
+        self.blocking(move |shared| read::lines(shared, &run_id, from_seq, limit)).await
+    }
+
+    async fn graph(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Option<GraphFile>>, StoreError> {
+        let run_id = run_id.clone();
+        self.blocking(move |shared| read::graph(shared, &run_id)).await
+    }
+
+    async fn put_graph(&self, _who: &Principal, run_id: &RunId, bytes: Bytes) -> Result<GraphPut, StoreError> {
+        let run_id = run_id.clone();
+        self.writing(move |shared| put_graph::put_graph(shared, &run_id, &bytes)).await
+    }
+
+    async fn append(&self, _who: &Principal, batch: Vec<Part>) -> Result<Appended, StoreError> {
+        self.writing(move |shared| append::append(shared, &batch)).await
+    }
+
+    async fn problems(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Problems>, StoreError> {
+        let Some(run) = self.shared.index.listing().run(run_id) else { return Ok(None) };
+        let data = run.data();
+        let items: Vec<_> = data.file_problems.iter().chain(&data.problems).take(MAX_PROBLEMS).cloned().collect();
+        let all = data.ledger.skipped + data.file_problems.len() as u64;
+        Ok(Some(Problems { ledger: data.ledger, truncated: all > items.len() as u64, items }))
+    }
+
+    async fn follow(&self, _who: &Principal) -> Result<Changes, StoreError> {
+        let changes = self.shared.index.subscribe();
+        let stream = futures_util::stream::unfold(changes, |mut changes| async move {
+            match changes.recv().await {
+                Ok(change) => Some((change, changes)),
+                Err(RecvError::Lagged(_)) => Some((Change::All, changes)),
+                Err(RecvError::Closed) => None,
+            }
+        });
+        Ok(stream.boxed())
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.blocking(|shared| match (Archive::open(&shared.root), shared.writes) {
+            (Ok(_), _) | (Err(ReaderError::Missing(_)), Writes::Own) => Ok(()),
+            (Err(error), _) => Err(StoreError::Unavailable(error.into())),
+        })
+        .await
+    }
+}

@@ -1,0 +1,86 @@
+//! Pages of runs from the index.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::index::{Listing, StartKey};
+use crate::contract::{Filter, ListPage, ListPosition, ListQuery, Order, Sort, SortKey};
+use crate::domain::Timestamp;
+use crate::reduce::Summary;
+
+/// Whether the page costs little however many runs there are.
+pub(super) fn is_cheap(query: &ListQuery, listing: &Listing) -> bool {
+    const FEW: usize = 2000;
+    listing.newest_first().len() <= FEW || (is_newest_first(query) && takes_all(&query.filter))
+}
+
+/// The page.
+pub(super) fn page(listing: &Listing, query: &ListQuery) -> ListPage {
+    let rows = listing.newest_first();
+    if !is_newest_first(query) {
+        let mut keyed: Vec<_> =
+            rows.values().filter(|row| query.filter.fits(row)).map(|row| (query.sort.key(row), row)).collect();
+        keyed.sort_by(|(a, _), (b, _)| a.compare(b, query.order));
+        let total = keyed.len() as u64;
+        let from = match &query.position {
+            ListPosition::Offset(skip) => usize::try_from(*skip).unwrap_or(usize::MAX).min(keyed.len()),
+            ListPosition::After(after) => keyed.partition_point(|(key, _)| key.compare(after, query.order).is_le()),
+        };
+        return cut(keyed[from..].iter().map(|(_, row)| *row), query.limit, total);
+    }
+    let takes_all = takes_all(&query.filter);
+    let total =
+        if takes_all { rows.len() as u64 } else { rows.values().filter(|row| query.filter.fits(row)).count() as u64 };
+    let fits = |row: &&Arc<Summary>| takes_all || query.filter.fits(row);
+    match &query.position {
+        ListPosition::Offset(skip) => {
+            let skip = usize::try_from(*skip).unwrap_or(usize::MAX);
+            cut(rows.values().filter(fits).skip(skip), query.limit, total)
+        }
+        ListPosition::After(after) => {
+            let behind = rows.range((Bound::Excluded(start_key(after)), Bound::Unbounded));
+            cut(behind.map(|(_, row)| row).filter(fits), query.limit, total)
+        }
+    }
+}
+
+fn cut<'a>(mut rows: impl Iterator<Item = &'a Arc<Summary>>, limit: usize, total: u64) -> ListPage {
+    let items = rows.by_ref().take(limit).cloned().collect();
+    ListPage { items, total, more: rows.next().is_some() }
+}
+
+fn is_newest_first(query: &ListQuery) -> bool {
+    query.sort == Sort::Started && query.order == Order::Desc
+}
+
+/// Whether the filter asks for nothing.
+fn takes_all(filter: &Filter) -> bool {
+    let Filter {
+        now: _,
+        stall_after_ms: _,
+        without_agents: false,
+        kind: None,
+        phase: None,
+        outcome: None,
+        agent_id: None,
+        node_id: None,
+        parent: None,
+        q: None,
+        last_event_from: None,
+        since: None,
+        until: None,
+        started_by: None,
+    } = filter
+    else {
+        return false;
+    };
+    true
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the key was made of whole milliseconds; another one is only a place"
+)]
+fn start_key(after: &SortKey) -> StartKey {
+    StartKey::new(after.value.map(|millis| Timestamp::from_millis(millis as i64)), &after.run_id)
+}

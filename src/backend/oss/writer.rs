@@ -1,0 +1,285 @@
+//! Writing in the archive: the right to it, the folder of a run of kahn's own, its log.
+//!
+//! Nothing is written outside the archive folder, and a log is only ever appended to.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::archive_reader::{Archive, Found, GRAPH, LOG, RUNS, RunFolder};
+use crate::contract::StoreError;
+use crate::domain::RunId;
+
+/// An empty file that says: this log is kahn's.
+const MARKER: &str = ".kahn-writer";
+
+const NEW_FOLDER: Mode = Mode::from_raw_mode(0o755);
+const NEW_FILE: Mode = Mode::from_raw_mode(0o644);
+
+/// The right to write an archive, held by a lock on its folder; it ends with the process.
+pub(super) struct Lease {
+    folder: OwnedFd,
+}
+
+/// Takes the lease of the archive that stands there now; without an archive there is none to take.
+///
+/// # Errors
+///
+/// [`StoreError::ReadOnly`] when another server has it.
+pub(super) fn renew_lease(root: &Path, lease: &mut Option<Lease>) -> Result<(), StoreError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = match rustix::fs::open(root, flags, Mode::empty()) {
+        Ok(folder) => folder,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(write_failed(error)),
+    };
+    if let Some(held) = lease
+        && is_same(&held.folder, &folder).map_err(write_failed)?
+    {
+        return Ok(());
+    }
+    match lock(folder.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => *lease = Some(Lease { folder }),
+        Err(Errno::WOULDBLOCK) => return Err(StoreError::ReadOnly),
+        Err(error) => return Err(write_failed(error)),
+    }
+    Ok(())
+}
+
+/// Makes the archive folder and its `runs/` where they are missing.
+pub(super) fn make_archive(root: &Path) -> Result<(), StoreError> {
+    let missing: Vec<&Path> =
+        root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    for path in missing.into_iter().rev() {
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(write_failed(error)),
+            _ => {}
+        }
+        if let Some(above) = path.parent() {
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            File::open(above).and_then(|above| above.sync_all()).map_err(write_failed)?;
+        }
+    }
+    let root = File::open(root).map_err(write_failed)?;
+    match rustix::fs::mkdirat(&root, RUNS, NEW_FOLDER) {
+        Ok(()) => root.sync_all().map_err(write_failed),
+        Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(write_failed(error)),
+    }
+}
+
+/// Whose a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// It bears the mark.
+    Kahn,
+    /// Another program's: it has a log or a graph and no mark.
+    Other,
+    /// An empty folder.
+    Nobody,
+}
+
+/// A run folder under its lock: nobody else who asks for the lock writes there meanwhile.
+pub(super) struct Claim {
+    folder: RunFolder,
+    owner: Owner,
+    log: Option<File>,
+    /// Entries of the folders are not known to be durable.
+    is_unanchored: bool,
+}
+
+/// What came of asking for a run folder.
+pub(super) enum Claimed {
+    /// It is there and locked.
+    Folder(Claim),
+    /// There is none.
+    Nothing,
+    /// It changed meanwhile: ask again, holding nothing.
+    Again,
+}
+
+impl Claim {
+    /// Locks the folder that is there; waits for whoever has the lock.
+    pub(super) fn existing(archive: &Archive, run_id: &RunId) -> Result<Claimed, StoreError> {
+        let Some(folder) = archive.run(run_id).map_err(super::failed)? else { return Ok(Claimed::Nothing) };
+        lock(folder.handle(), FlockOperation::LockExclusive).map_err(write_failed)?;
+        // It may have been removed while the lock was waited for.
+        match archive.run(run_id).map_err(super::failed)? {
+            Some(now) if is_same(folder.handle(), now.handle()).map_err(write_failed)? => Self::of(folder),
+            _ => Ok(Claimed::Again),
+        }
+    }
+
+    /// Makes the folder. It does not wait: a lock that another one got first, while others are held, could be waited for in
+    /// a circle.
+    pub(super) fn made(archive: &Archive, run_id: &RunId) -> Result<Claimed, StoreError> {
+        let Some(runs) = archive.runs_handle() else { return Ok(Claimed::Again) };
+        match rustix::fs::mkdirat(runs, run_id.as_str(), NEW_FOLDER) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                // A folder is there by now; anything else by this name is not kahn's.
+                let found = archive.run(run_id).map_err(super::failed)?;
+                return if found.is_some() { Ok(Claimed::Again) } else { Err(foreign(run_id)) };
+            }
+            Err(error) => return Err(write_failed(error)),
+        }
+        let Some(folder) = archive.run(run_id).map_err(super::failed)? else { return Ok(Claimed::Again) };
+        match lock(folder.handle(), FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Self::of(folder),
+            Err(Errno::WOULDBLOCK) => Ok(Claimed::Again),
+            Err(error) => Err(write_failed(error)),
+        }
+    }
+
+    fn of(folder: RunFolder) -> Result<Claimed, StoreError> {
+        let kind_of = |name: &str| match rustix::fs::statat(folder.handle(), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(write_failed(error)),
+        };
+        let owner = match kind_of(MARKER)? {
+            Some(FileType::RegularFile) => Owner::Kahn,
+            Some(_) => Owner::Other,
+            None if kind_of(LOG)?.is_some() || kind_of(GRAPH)?.is_some() => Owner::Other,
+            None => Owner::Nobody,
+        };
+        Ok(Claimed::Folder(Self { folder, owner, log: None, is_unanchored: false }))
+    }
+
+    /// Whose the run is.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// The folder.
+    pub(super) fn folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
+    /// Makes the run kahn's: the mark is durable before there is a log.
+    pub(super) fn mark(&mut self, archive: &Archive) -> Result<(), StoreError> {
+        if self.owner == Owner::Nobody {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let marker = rustix::fs::openat(self.folder.handle(), MARKER, flags, NEW_FILE).map_err(write_failed)?;
+            rustix::fs::fsync(&marker).map_err(write_failed)?;
+            self.anchor(archive)?;
+            self.owner = Owner::Kahn;
+        }
+        Ok(())
+    }
+
+    /// Makes the entries of the run's folder and of the folder above it durable.
+    pub(super) fn anchor(&self, archive: &Archive) -> Result<(), StoreError> {
+        rustix::fs::fsync(self.folder.handle()).map_err(write_failed)?;
+        match archive.runs_handle() {
+            Some(runs) => rustix::fs::fsync(runs).map_err(write_failed),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a torn last line: it counts as whatever it then is.
+    pub(super) fn end_torn_line(&mut self) -> Result<(), StoreError> {
+        let log = match self.folder.log().map_err(super::failed)? {
+            Found::File(log) => log,
+            Found::Nothing => return Ok(()),
+            Found::NotRegular => return Err(foreign(self.folder.run_id())),
+        };
+        let mut last = [0];
+        let size = log.identity().size;
+        if size > 0 && log.read_at(&mut last, size - 1).map_err(super::failed)? == 1 && last != *b"\n" {
+            self.write(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// Appends whole lines in one write.
+    pub(super) fn append(&mut self, lines: &[Bytes]) -> Result<(), StoreError> {
+        let mut text = Vec::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
+        for line in lines {
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        }
+        self.write(&text)
+    }
+
+    /// Makes everything that was appended durable, the log's own entry included.
+    pub(super) fn sync(&mut self, archive: &Archive) -> Result<(), StoreError> {
+        self.open_log()?.sync_data().map_err(write_failed)?;
+        if std::mem::take(&mut self.is_unanchored) { self.anchor(archive) } else { Ok(()) }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut log: &File = self.open_log()?;
+        let written = loop {
+            match log.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => break done.map_err(write_failed)?,
+            }
+        };
+        // What was written stays: the next append ends the torn line, and a sender sends the batch again.
+        if written < bytes.len() { Err(StoreError::NoSpace(io::ErrorKind::StorageFull.into())) } else { Ok(()) }
+    }
+
+    /// The log, to append to; made when it is missing.
+    fn open_log(&mut self) -> Result<&File, StoreError> {
+        if self.log.is_none() {
+            let base = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let open = |flags| rustix::fs::openat(self.folder.handle(), LOG, flags, NEW_FILE);
+            let log = match open(base) {
+                Err(Errno::NOENT) => {
+                    self.is_unanchored = true;
+                    open(base | OFlags::CREATE | OFlags::EXCL)
+                }
+                opened => opened,
+            };
+            let log = match log {
+                Ok(log) => log,
+                Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Err(foreign(self.folder.run_id())),
+                Err(error) => return Err(write_failed(error)),
+            };
+            let stat = rustix::fs::fstat(&log).map_err(write_failed)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                return Err(foreign(self.folder.run_id()));
+            }
+            self.log = Some(log.into());
+        }
+        self.log.as_ref().ok_or_else(|| StoreError::Failed("the log is not open".into()))
+    }
+}
+
+/// Another program's run.
+pub(super) fn foreign(run_id: &RunId) -> StoreError {
+    StoreError::ForeignLog { run_id: run_id.clone() }
+}
+
+/// What a failed write means to whoever asked for it.
+pub(super) fn write_failed(error: impl Into<io::Error>) -> StoreError {
+    let error: io::Error = error.into();
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::FBIG) => StoreError::NoSpace(error),
+        Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
+            log::warn!("the archive takes no writes: {error}");
+            StoreError::ReadOnly
+        }
+        _ => StoreError::Unavailable(error.into()),
+    }
+}
+
+fn lock(folder: BorrowedFd<'_>, operation: FlockOperation) -> Result<(), Errno> {
+    loop {
+        match rustix::fs::flock(folder, operation) {
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}
+
+fn is_same(a: impl AsFd, b: impl AsFd) -> Result<bool, Errno> {
+    let place = |stat: Stat| (stat.st_dev, stat.st_ino);
+    Ok(place(rustix::fs::fstat(a)?) == place(rustix::fs::fstat(b)?))
+}

@@ -1,0 +1,101 @@
+//! API keys over HTTP: who gets in, and what for.
+
+use super::cluster::Database;
+use super::{serve, tenant};
+use crate::support::{Answer, Server, request, wait_for};
+
+const LINE: &[u8] =
+    b"{\"ts\":\"2026-04-24T10:00:00.000Z\",\"run_id\":\"r\",\"event\":\"run_start\",\"total_nodes\":1}\n";
+
+fn read(server: &Server, authorization: &str) -> Answer {
+    request(&server.url, ("GET", "/api/runs"), &[("authorization", authorization), ("x-request-id", "same")], None)
+}
+
+fn ingest(server: &Server, authorization: &str) -> Answer {
+    let headers = [("authorization", authorization), ("content-type", "application/x-ndjson")];
+    request(&server.url, ("POST", "/v1/ingest/transitions"), &headers, Some(LINE))
+}
+
+#[test]
+fn a_key_does_what_its_scope_says_and_nothing_else() {
+    let database = Database::fresh();
+    let (ingest_key, read_key) = tenant(&database, "acme");
+    let server = serve(&database);
+    assert_eq!(ingest(&server, &format!("Bearer {ingest_key}")).status, 200);
+    assert_eq!(read(&server, &format!("bearer {read_key}")).status, 200, "the scheme in any case");
+    let refused = read(&server, &format!("Bearer {ingest_key}"));
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert_eq!(refused.json()["scope"], "read");
+    let refused = ingest(&server, &format!("Bearer {read_key}"));
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert_eq!(refused.json()["scope"], "ingest");
+    let me = request(&server.url, ("GET", "/api/me"), &[("authorization", &format!("Bearer {read_key}"))], None).json();
+    assert_eq!((&me["kind"], &me["scopes"]), (&"api_key".into(), &serde_json::json!(["read"])), "{me}");
+}
+
+#[test]
+fn a_mistyped_unknown_revoked_or_expired_key_is_401_with_the_same_body() {
+    let database = Database::fresh();
+    let (_, key) = tenant(&database, "acme");
+    let server = serve(&database);
+    let good = format!("Bearer {key}");
+    assert_eq!(read(&server, &good).status, 200);
+
+    let other = tenant(&Database::fresh(), "acme").1;
+    let mut typo = key.clone();
+    let last = if typo.pop() == Some('x') { 'y' } else { 'x' };
+    typo.push(last);
+    let bodies: Vec<String> =
+        [typo, other.clone(), "kahn_live_sk_".into(), "kahn_".into(), "x.y.z".into(), "opaque0123456789".into()]
+            .iter()
+            .map(|token| {
+                let answer = read(&server, &format!("Bearer {token}"));
+                assert_eq!(answer.status, 401, "{token}: {}", answer.text());
+                assert!(answer.header("www-authenticate").starts_with("Bearer"), "{:?}", answer.headers);
+                answer.text()
+            })
+            .collect();
+
+    database.admin("UPDATE api_keys SET revoked_at = now() WHERE scope = 'read'");
+    let revoked = read(&server, &good);
+    assert_eq!(revoked.status, 401, "at once");
+    database
+        .admin("UPDATE api_keys SET revoked_at = NULL, expires_at = now() - interval '1 second' WHERE scope = 'read'");
+    let expired = read(&server, &good);
+    assert_eq!(expired.status, 401);
+    assert!(bodies.iter().chain([&revoked.text(), &expired.text()]).all(|body| *body == bodies[0]), "{bodies:#?}");
+    database.admin("UPDATE api_keys SET expires_at = now() + interval '1 hour'");
+    assert_eq!(read(&server, &good).status, 200, "the control");
+}
+
+#[test]
+fn without_credentials_the_challenge_is_bare() {
+    let database = Database::fresh();
+    let server = serve(&database);
+    let answer = request(&server.url, ("GET", "/api/runs"), &[], None);
+    assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"));
+    let basic = read(&server, "Basic a2Fobjprb2Zm");
+    assert_eq!((basic.status, basic.header("www-authenticate")), (401, "Bearer"));
+    for odd in ["Bearer", "Bearer ", ""] {
+        assert_eq!(read(&server, odd).status, 401, "{odd:?}");
+    }
+    assert_eq!(read(&server, &format!("Bearer {}", "x".repeat(9000))).status, 401);
+}
+
+#[test]
+fn last_use_is_noted_at_most_once_a_minute() {
+    let database = Database::fresh();
+    let (_, key) = tenant(&database, "acme");
+    let server = serve(&database);
+    let used = "SELECT last_used_at FROM api_keys WHERE scope = 'read' AND last_used_at IS NOT NULL";
+    assert!(database.admin(used).is_empty());
+    assert_eq!(read(&server, &format!("Bearer {key}")).status, 200);
+    let first = wait_for("last_used_at", || database.admin(used).pop());
+    for _ in 0..5 {
+        assert_eq!(read(&server, &format!("Bearer {key}")).status, 200);
+    }
+    assert_eq!(database.admin(used), [first.clone()]);
+    database.admin("UPDATE api_keys SET last_used_at = last_used_at - interval '61 seconds' WHERE scope = 'read'");
+    assert_eq!(read(&server, &format!("Bearer {key}")).status, 200);
+    wait_for("a later last_used_at", || database.admin(used).pop().filter(|now| *now > first));
+}

@@ -1,0 +1,112 @@
+//! `kahn migrate`: once, again, at the same time, and by an owner who is no superuser.
+
+use std::process::Output;
+
+use super::cluster::{Cluster, Database};
+use crate::support::{Server, kahn, run};
+
+fn migrate(dsn: &str, args: &[&str]) -> Output {
+    run(&[&["migrate"], args].concat(), &[("KAHN_ADMIN_DATABASE_URL", dsn), ("KAHN_LOG", "off")])
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn twice_is_once_and_check_tells_what_is_there() {
+    let database = Database::unmigrated();
+    let dsn = database.admin_dsn();
+
+    let before = migrate(&dsn, &["--check"]);
+    assert_eq!(before.status.code(), Some(1));
+    let listed = text(&before.stdout);
+    assert_eq!(listed.lines().count(), 9);
+    assert!(listed.lines().all(|line| line.ends_with("missing")), "{listed}");
+    assert!(
+        database.admin("SELECT 1 FROM pg_class WHERE relname = 'refinery_schema_history'").is_empty(),
+        "it changed nothing"
+    );
+
+    let first = migrate(&dsn, &[]);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    assert_eq!(text(&first.stdout).lines().filter(|line| line.starts_with("applied V0")).count(), 9);
+    let second = migrate(&dsn, &[]);
+    assert_eq!(text(&second.stdout), "nothing to apply: the database has all 9 migrations\n");
+
+    let after = migrate(&dsn, &["--check"]);
+    assert_eq!(after.status.code(), Some(0));
+    let listed = text(&after.stdout);
+    let last: Vec<&str> = listed.lines().last().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(last, ["alerts", "V009__alerts.sql", "present"]);
+
+    database.admin("DROP TABLE alerts");
+    assert_eq!(migrate(&dsn, &["--check"]).status.code(), Some(1));
+    let dropped = migrate(&dsn, &[]);
+    assert_eq!(dropped.status.code(), Some(1));
+    let wanted = "error: the table alerts is missing although migrations/V009__alerts.sql was applied: somebody dropped it; \
+                  restore it from a backup, or run that file by hand\n";
+    assert_eq!(text(&dropped.stderr), wanted);
+}
+
+#[test]
+fn without_a_dsn_or_with_a_bad_password_file_it_says_what_to_do() {
+    let done = run(&["migrate"], &[]);
+    assert_eq!(done.status.code(), Some(2));
+    assert!(text(&done.stderr).contains("set KAHN_ADMIN_DATABASE_URL"), "{}", text(&done.stderr));
+    let database = Database::unmigrated();
+    let done = migrate(&database.admin_dsn(), &["--app-password-file", "/nowhere/app.pw"]);
+    assert_eq!(done.status.code(), Some(2));
+    assert!(text(&done.stderr).contains("/nowhere/app.pw"), "{}", text(&done.stderr));
+    assert_eq!(migrate(&database.admin_dsn(), &["--check"]).status.code(), Some(1), "nothing was applied");
+}
+
+/// Roles belong to the cluster: on a new one, several first migrations race for them.
+#[test]
+fn many_databases_of_a_new_cluster_at_once_and_one_of_a_mere_owner() {
+    let cluster = Cluster::start();
+    let admin = |statement: &str| cluster.sql("postgres", "postgres", statement).expect("it is allowed");
+    admin("CREATE ROLE owner LOGIN CREATEROLE");
+    admin("CREATE DATABASE managed OWNER owner");
+    let databases = ["a", "b", "c", "d"];
+    for database in databases {
+        admin(&format!("CREATE DATABASE {database}"));
+    }
+    let mut dsns: Vec<String> = databases.iter().map(|database| cluster.dsn("postgres", database)).collect();
+    // Two of the same database too: one waits for the other and has nothing left to do.
+    dsns.push(dsns[0].clone());
+    dsns.push(cluster.dsn("owner", "managed"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let password = folder.path().join("app.pw");
+    std::fs::write(&password, "secret").expect("a file");
+    let password = password.display().to_string();
+    let runs: Vec<_> = dsns
+        .iter()
+        .map(|dsn| {
+            // The mere owner sets no password: before Postgres 16 it may, from then on only of roles that it made.
+            let args: &[&str] =
+                if dsn.contains("managed") { &["migrate"] } else { &["migrate", "--app-password-file", &password] };
+            kahn(args, &[("KAHN_ADMIN_DATABASE_URL", dsn), ("KAHN_LOG", "off")])
+                .stderr(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .expect("the binary starts")
+        })
+        .collect();
+    for child in runs {
+        let done = child.wait_with_output().expect("its end");
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
+    for database in databases.iter().chain(&["managed"]) {
+        assert_eq!(migrate(&cluster.dsn("postgres", database), &["--check"]).status.code(), Some(0));
+    }
+
+    let owner = cluster.dsn("owner", "managed");
+    let made = run(&["tenant", "provision", "acme", "--org", "org"], &[("KAHN_ADMIN_DATABASE_URL", &owner)]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let app = cluster.dsn("kahn_app", "managed");
+    drop(Server::start(
+        &["serve", "--bind", "127.0.0.1:0"],
+        &[("KAHN_DATABASE_URL", &app), ("KAHN_AUTH", "keys-only")],
+    ));
+}

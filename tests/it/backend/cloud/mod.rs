@@ -1,0 +1,86 @@
+//! The cloud build for tests: a database of its own in a throwaway cluster, and what only this build has.
+//!
+//! The server under test always logs in as kahn_app: as a superuser it would pass every test of the walls.
+
+mod boot;
+mod cluster;
+mod feed;
+mod keys;
+mod library;
+mod lists;
+mod migrate;
+mod provision;
+mod walls;
+mod writes;
+
+use std::path::Path;
+
+use crate::support::{Kitchen, Server, request, run};
+use cluster::Database;
+
+/// A server over a database without a run.
+pub(crate) fn empty() -> Kitchen {
+    let database = Database::fresh();
+    let (ingest, read) = tenant(&database, "acme");
+    let server = serve(&database);
+    Kitchen::new(server, Some(read), Some(ingest), database)
+}
+
+/// A server over the sample archive, pushed into it: what is kept of each log, and its graph.
+pub(crate) fn with_samples() -> Kitchen {
+    let database = Database::fresh();
+    let (ingest, read) = tenant(&database, "acme");
+    let server = serve(&database);
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/runs");
+    for folder in std::fs::read_dir(data).expect("the samples") {
+        push(&server, &ingest, &folder.expect("a folder").path());
+    }
+    Kitchen::new(server, Some(read), Some(ingest), database)
+}
+
+/// A server as kahn_app.
+fn serve(database: &Database) -> Server {
+    let dsn = database.app_dsn();
+    let env = [("KAHN_DATABASE_URL", dsn.as_str()), ("KAHN_AUTH", "keys-only"), ("KAHN_AGENT_VIEWS", "on")];
+    Server::start(&["serve", "--bind", "127.0.0.1:0"], &env)
+}
+
+/// A tenant with an ingest key and a read key.
+fn tenant(database: &Database, name: &str) -> (String, String) {
+    let admin = database.admin_dsn();
+    let key = |scope: &str| {
+        let args = ["tenant", "provision", name, "--org", &format!("org_{name}"), "--scope", scope];
+        let done = run(&args, &[("KAHN_ADMIN_DATABASE_URL", &admin)]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let said = String::from_utf8(done.stdout).expect("text");
+        said.lines().find(|line| line.starts_with("kahn_live_sk_")).expect("a key").to_owned()
+    };
+    (key("ingest"), key("read"))
+}
+
+/// What `kahn push` sends: the lines that are events of this run, byte for byte, and the graph.
+fn push(server: &Server, key: &str, folder: &Path) {
+    let run_id = folder.file_name().and_then(|name| name.to_str()).expect("a run_id");
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/x-ndjson")];
+    if let Ok(log) = std::fs::read(folder.join("transitions.jsonl")) {
+        let mut batch = Vec::new();
+        let whole = log.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        for line in log[..whole].split(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if kahn::domain::parse_line(line).is_ok_and(|event| event.run_id == run_id) {
+                batch.extend_from_slice(line);
+                batch.push(b'\n');
+            }
+        }
+        let answer = request(&server.url, ("POST", "/v1/ingest/transitions?from_seq=0"), &headers, Some(&batch));
+        assert_eq!(answer.status, 200, "{run_id}: {}", answer.text());
+    }
+    if let Ok(graph) = std::fs::read(folder.join("graph.json")) {
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let path = format!("/v1/ingest/runs/{run_id}/graph");
+        let answer = request(&server.url, ("PUT", &path), &headers, Some(&graph));
+        // A graph that is no JSON object is refused here and counts as absent there.
+        assert!([201, 400].contains(&answer.status), "{run_id}: {}", answer.text());
+    }
+}

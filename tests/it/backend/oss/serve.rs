@@ -1,0 +1,152 @@
+//! `kahn serve` of this build: when it refuses to start, whom it answers, and how a file becomes a live event.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use serde_json::json;
+
+use crate::feed::{Socket, block_on};
+use crate::support::{Server, run};
+
+fn refusal(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = run(args, env);
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_taken_port_names_the_option_that_chooses_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = folder.path().display().to_string();
+    let expected = format!(
+        "error: cannot listen on {address}: another program has this port; choose another with --bind (KAHN_BIND), such as --bind 127.0.0.1:8081\n"
+    );
+    assert_eq!(refusal(&["serve", "--bind", &address, "--archive", &archive], &[]), (Some(1), expected));
+}
+
+#[test]
+fn an_address_that_others_can_reach_has_to_be_allowed() {
+    let expected = "error: --bind (KAHN_BIND) is 0.0.0.0:0, which other machines can reach, and there is no login; \
+                    bind to 127.0.0.1, or add --allow-remote (KAHN_ALLOW_REMOTE=true)\n";
+    assert_eq!(refusal(&["--bind", "0.0.0.0:0"], &[]), (Some(2), expected.into()));
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let (code, told) = refusal(
+        &["serve", "--bind", "here", "--archive", "a", "--fixture-dir", "b", "--allowed-host", "http://x"],
+        &[("KAHN_STALL_AFTER", "soon"), ("KAHN_AGENT_VIEWS", "maybe")],
+    );
+    assert_eq!(code, Some(2));
+    let named = ["--bind (KAHN_BIND)", "--stall-after", "--agent-views", "--archive (KAHN_ARCHIVE)", "--allowed-host"];
+    assert_eq!(told.lines().count(), named.len(), "{told}");
+    for (line, name) in told.lines().zip(named) {
+        assert!(line.starts_with("error: ") && line.contains(name), "{line} names {name}");
+    }
+}
+
+#[test]
+fn an_archive_that_cannot_be_read_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    fs::write(&file, "not a folder").expect("a file");
+    for option in ["--archive", "--fixture-dir"] {
+        let (code, told) = refusal(&["serve", "--bind", "127.0.0.1:0", option, &file.display().to_string()], &[]);
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.starts_with(&format!("error: {option} (KAHN_")), "{told}");
+    }
+    let missing = folder.path().join("missing").display().to_string();
+    let (code, told) = refusal(&["serve", "--bind", "127.0.0.1:0", "--fixture-dir", &missing], &[]);
+    assert_eq!(code, Some(1), "{told}");
+}
+
+/// One request as raw text; the status line's code.
+fn raw(server: &Server, head: &str) -> u16 {
+    let address = server.url.strip_prefix("http://").expect("an address");
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).expect("it takes the request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
+}
+
+#[test]
+fn no_web_page_that_the_operator_visits_may_read_or_write_the_archive() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = folder.path().join("archive").display().to_string();
+    let server = Server::start(
+        &["serve", "--bind", "127.0.0.1:0", "--archive", &archive, "--allowed-host", "kahn.local"],
+        &[],
+    );
+    let host = server.url.strip_prefix("http://").expect("an address").to_owned();
+    let port = host.rsplit_once(':').expect("a port").1.to_owned();
+    let paths = ["/", "/a/runs.js", "/healthz", "/api/runs", "/api/config", "/v1/ingest/runs/r", "/ws/live", "/nowhere"];
+    for path in paths {
+        for foreign in ["evil.example", "127.0.0.1.evil.example", "0.0.0.0", "127.1", "2130706433", "localhost.", "[::2]", "127.0.0.1:x"] {
+            assert_eq!(raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: {foreign}")), 421, "{path} for {foreign}");
+        }
+        assert_eq!(raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nHost: {host}")), 400, "{path}, two hosts");
+        assert_eq!(raw(&server, &format!("GET {path} HTTP/1.1")), 400, "{path}, no host");
+        assert_eq!(raw(&server, &format!("GET http://evil.example{path} HTTP/1.1\r\nHost: {host}")), 400, "{path}, another target");
+        for origin in ["http://evil.example", "null", "https://localhost", "http://localhost:1"] {
+            let code = raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nOrigin: {origin}"));
+            assert_eq!(code, 403, "{path} from {origin}");
+        }
+    }
+    for own in [format!("localhost:{port}"), host.clone(), "[::1]".into(), "LOCALHOST:9".into(), "kahn.local".into()] {
+        assert_eq!(raw(&server, &format!("GET /api/runs HTTP/1.1\r\nHost: {own}")), 200, "{own}");
+        assert_eq!(raw(&server, &format!("GET /api/runs HTTP/1.1\r\nHost: {own}\r\nOrigin: http://{own}")), 200, "{own}");
+    }
+    let post = "Content-Type: application/x-ndjson\r\nContent-Length: 0";
+    for site in ["cross-site", "same-site"] {
+        let head = format!("POST /v1/ingest/transitions HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Site: {site}\r\n{post}");
+        assert_eq!(raw(&server, &head), 403, "{site}");
+    }
+    let socket = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==";
+    let foreign = format!("GET /ws/live HTTP/1.1\r\nHost: {host}\r\nOrigin: http://evil.example\r\n{socket}");
+    assert_eq!(raw(&server, &foreign), 403);
+    assert!(!folder.path().join("archive").exists(), "nothing was written");
+}
+
+fn line(number: u64) -> String {
+    match number {
+        0 => r#"{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_start","total_nodes":1}"#.into(),
+        _ => format!(r#"{{"ts":"2026-04-24T10:00:01.000Z","run_id":"r","event":"heartbeat","n":{number}}}"#),
+    }
+}
+
+fn append(log: &std::path::Path, text: &str) {
+    let mut file = fs::OpenOptions::new().append(true).create(true).open(log).expect("a log");
+    file.write_all(text.as_bytes()).expect("it takes a line");
+}
+
+#[test]
+fn an_event_appended_to_a_file_reaches_a_client_that_loses_its_connection_and_resumes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = folder.path().join("runs/r");
+    fs::create_dir_all(&run).expect("a run folder");
+    let log = run.join("transitions.jsonl");
+    append(&log, &(line(0) + "\n"));
+    let archive = folder.path().display().to_string();
+    let server = Server::start(&["serve", "--bind", "127.0.0.1:0", "--archive", &archive], &[]);
+    block_on(async {
+        let mut socket = Socket::open_at(&server.url, None).await;
+        socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 0})).await;
+        assert_eq!(socket.events(1).await, [(0, line(0))]);
+        append(&log, &(line(1) + "\n" + &line(2)[..20]));
+        assert_eq!(socket.events(1).await, [(1, line(1))], "a torn line waits until it is whole");
+        drop(socket);
+        append(&log, &(line(2)[20..].to_owned() + "\n" + &line(3) + "\n"));
+        let mut socket = Socket::open_at(&server.url, None).await;
+        socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 2})).await;
+        assert_eq!(socket.events(2).await, [(2, line(2)), (3, line(3))], "no gap, no repeat");
+        // Another log under the same run_id is read anew.
+        let other = line(0).replace("total_nodes\":1", "total_nodes\":2");
+        fs::write(run.join("new"), other.clone() + "\n").expect("a file");
+        fs::rename(run.join("new"), &log).expect("a replaced log");
+        assert_eq!(socket.next().await["type"], "reset");
+        assert_eq!(socket.events(1).await, [(0, other)]);
+    });
+}
