@@ -74,6 +74,7 @@ impl Server {
                 }
                 Err(_) => {
                     let _ = child.kill();
+                    let _ = child.wait();
                     panic!("the server did not start; it said: {said:#?}");
                 }
             }
