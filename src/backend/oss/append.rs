@@ -24,8 +24,8 @@ const COMPARED: ReadLimit = ReadLimit { lines: 512, bytes: 4 * 1024 * 1024 };
 
 /// Appends the batch; returns when it is durable and shown.
 pub(super) fn append(shared: &Shared, batch: &[Part]) -> Result<Appended, StoreError> {
-    shared.take_lease()?;
     for _ in 0..ATTEMPTS {
+        shared.prepare_to_write()?;
         if let Some(appended) = try_append(shared, batch)? {
             return Ok(appended);
         }
