@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::archive::Shared;
 use super::index::Run;
@@ -52,12 +51,7 @@ fn try_append(shared: &Shared, batch: &[Part]) -> Result<Option<Appended>, Store
     for (part, duplicates) in batch.iter().zip(duplicates) {
         let Some(claim) = claims.get_mut(&part.run_id) else { return Ok(None) };
         let run = shared.index.run_of_folder(&part.run_id);
-        // Lines that were there already may be another process's, killed before it made them durable.
-        claim.sync(&archive)?;
-        if !run.is_anchored.load(Ordering::Acquire) {
-            claim.anchor(&archive)?;
-            run.is_anchored.store(true, Ordering::Release);
-        }
+        claim.sync(&archive, &run.is_anchored)?;
         let written_to = shown(shared, &run, part)?;
         appended.accepted += (part.lines.len() - duplicates) as u64;
         appended.duplicates += duplicates as u64;

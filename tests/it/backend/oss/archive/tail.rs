@@ -36,6 +36,13 @@ async fn a_torn_line_is_pending_until_it_is_whole() {
     served.until_kept("r1", &[start("r1"), long.clone()]).await;
     assert_eq!(served.problems("r1").await.ledger.pending, 0);
 
+    // A torn line may be taken back.
+    let whole = std::fs::metadata(home.log("r1")).unwrap().len();
+    home.add("r1", "torn");
+    served.until("the torn line", || async { served.problems("r1").await.ledger.pending == 1 }).await;
+    OpenOptions::new().write(true).open(home.log("r1")).unwrap().set_len(whole).unwrap();
+    served.until("no torn line", || async { served.problems("r1").await.ledger.pending == 0 }).await;
+
     // A line over the limit is not held while it grows, and what follows it is read.
     for _ in 0..20 {
         home.add("r1", "z".repeat(100_000));
