@@ -167,7 +167,7 @@ impl LogReader {
                 }
                 Err(reason) => {
                     counted.skipped += 1;
-                    if problems.len() < PROBLEMS_KEPT {
+                    if counted.skipped <= PROBLEMS_KEPT as u64 {
                         problems.push(Problem { line: Some(counted.lines), reason: reason.clone() });
                     }
                     Judged::Skipped { line: counted.lines, reason }
@@ -188,9 +188,14 @@ impl LogReader {
         Ledger { lines: self.counted.lines + pending, pending, ..self.counted }
     }
 
-    /// The first [`PROBLEMS_KEPT`] skipped lines.
+    /// The first [`PROBLEMS_KEPT`] skipped lines, less those that were taken.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// Hands over the problems that were found since the last time.
+    pub fn take_problems(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.problems)
     }
 
     /// The offset behind the last whole line.

@@ -159,23 +159,40 @@ fn what_is_malformed_is_refused_with_its_reason() {
         (with("\"run_start\",\"total_nodes\":1,\"parent\":null"), "run_start: invalid type: null, expected an object"),
         (with("\"run_start\",\"total_nodes\":1,\"parent\":[\"r\"]"), "run_start: invalid type: sequence"),
         (with("\"run_start\",\"total_nodes\":1,\"total_nodes\":2"), "run_start: duplicate field `total_nodes`"),
-        (with("\"node_transition\",\"node_id\":\"A\",\"from\":\"ready\",\"to\":\"done\""), "node_transition: not a valid node_id"),
-        (with("\"node_transition\",\"node_id\":\"a\",\"from\":\"ready\",\"to\":\"gone\""), "node_transition: unknown variant `gone`"),
-        (with("\"node_transition\",\"node_id\":\"a\",\"from\":\"ready\",\"to\":{\"done\":null}"), "node_transition: invalid type: map"),
         (
-            with("\"node_attempt\",\"node_id\":\"a\",\"attempt\":0,\"duration_s\":1,\"converged\":true,\"done_when_results\":[]"),
+            with("\"node_transition\",\"node_id\":\"A\",\"from\":\"ready\",\"to\":\"done\""),
+            "node_transition: not a valid node_id",
+        ),
+        (
+            with("\"node_transition\",\"node_id\":\"a\",\"from\":\"ready\",\"to\":\"gone\""),
+            "node_transition: unknown variant `gone`",
+        ),
+        (
+            with("\"node_transition\",\"node_id\":\"a\",\"from\":\"ready\",\"to\":{\"done\":null}"),
+            "node_transition: invalid type: map",
+        ),
+        (
+            with(
+                "\"node_attempt\",\"node_id\":\"a\",\"attempt\":0,\"duration_s\":1,\"converged\":true,\"done_when_results\":[]",
+            ),
             "node_attempt: must be at least 1",
         ),
         (
-            with("\"node_attempt\",\"node_id\":\"a\",\"attempt\":1,\"duration_s\":-1,\"converged\":true,\"done_when_results\":[]"),
+            with(
+                "\"node_attempt\",\"node_id\":\"a\",\"attempt\":1,\"duration_s\":-1,\"converged\":true,\"done_when_results\":[]",
+            ),
             "node_attempt: a duration below 0",
         ),
         (
-            with("\"node_attempt\",\"node_id\":\"a\",\"attempt\":1,\"duration_s\":1e999,\"converged\":true,\"done_when_results\":[]"),
+            with(
+                "\"node_attempt\",\"node_id\":\"a\",\"attempt\":1,\"duration_s\":1e999,\"converged\":true,\"done_when_results\":[]",
+            ),
             "node_attempt: number out of range",
         ),
         (
-            with("\"audit_checkpoint\",\"checkpoint_id\":\"audit:x\",\"result\":\"pass\",\"duration_s\":1,\"evidence\":[]"),
+            with(
+                "\"audit_checkpoint\",\"checkpoint_id\":\"audit:x\",\"result\":\"pass\",\"duration_s\":1,\"evidence\":[]",
+            ),
             "audit_checkpoint: evidence must be an object",
         ),
     ];
@@ -206,7 +223,8 @@ fn a_graph_with_faults_is_used_as_far_as_it_is_valid() {
     let node = |id: &str, needs: &str| {
         format!(r#"{{"id":"{id}","deliverable":"d","depends_on":[{needs}],"touches":[],"done_when":["true"]}}"#)
     };
-    let nodes = [node("a", "\"c\""), node("b", "\"a\",\"ghost\""), node("c", "\"b\""), node("a", ""), node("A", "")].join(",");
+    let nodes =
+        [node("a", "\"c\""), node("b", "\"a\",\"ghost\""), node("c", "\"b\""), node("a", ""), node("A", "")].join(",");
     let graph = Graph::parse(format!(r#"{{"version":2,"nodes":[{nodes}]}}"#).as_bytes()).expect("an object");
     let edges: Vec<_> = graph.nodes.iter().map(|node| (node.id.as_str(), node.depends_on.join(","))).collect();
     assert_eq!(edges, [("a", "c".into()), ("b", String::new()), ("c", "b".into())]);

@@ -135,7 +135,12 @@ fn a_bad_frame_is_answered_and_harms_nobody() {
     append(&kitchen, 0..1);
     block_on(async {
         let mut socket = Socket::open(&kitchen).await;
-        for bad in [json!({"type": "drive"}), json!([]), json!({"type": "subscribe", "run_id": "r"}), json!({"type": "subscribe", "run_id": "r", "from_seq": -1})] {
+        for bad in [
+            json!({"type": "drive"}),
+            json!([]),
+            json!({"type": "subscribe", "run_id": "r"}),
+            json!({"type": "subscribe", "run_id": "r", "from_seq": -1}),
+        ] {
             socket.say(bad).await;
             let error = socket.next().await;
             assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("invalid_frame")));
@@ -156,7 +161,10 @@ fn a_bad_frame_is_answered_and_harms_nobody() {
 #[test]
 fn a_long_line_is_announced_and_fetched_over_http() {
     let kitchen = backend::empty();
-    let text = format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_start","total_nodes":1,"v":"{}"}}"#, "é".repeat(200_000));
+    let text = format!(
+        r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_start","total_nodes":1,"v":"{}"}}"#,
+        "é".repeat(200_000)
+    );
     assert_eq!(kitchen.post("/v1/ingest/transitions", (text.clone() + "\n").as_bytes()).status, 200);
     block_on(async {
         let mut socket = Socket::open(&kitchen).await;

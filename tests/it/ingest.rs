@@ -8,7 +8,8 @@ fn start(run_id: &str) -> String {
 }
 
 fn beat(run_id: &str, number: u32) -> String {
-    format!(r#"{{"ts":"2026-04-24T10:00:{number:02}.000Z","run_id":"{run_id}","event":"heartbeat","n":{number}}}"#) + "\n"
+    format!(r#"{{"ts":"2026-04-24T10:00:{number:02}.000Z","run_id":"{run_id}","event":"heartbeat","n":{number}}}"#)
+        + "\n"
 }
 
 fn events(kitchen: &Kitchen, run_id: &str) -> String {
@@ -35,7 +36,10 @@ fn the_same_batch_sent_again_changes_nothing_and_says_so() {
     // A part that overlaps, and goes on.
     let more = beat("r", 2) + &beat("r", 3);
     let grown = kitchen.post("/v1/ingest/transitions?from_seq=2", more.as_bytes()).json();
-    assert_eq!((&grown["accepted"], &grown["duplicates"], &grown["runs"]["r"]["next_seq"]), (&1.into(), &1.into(), &4.into()));
+    assert_eq!(
+        (&grown["accepted"], &grown["duplicates"], &grown["runs"]["r"]["next_seq"]),
+        (&1.into(), &1.into(), &4.into())
+    );
     assert_eq!(events(&kitchen, "r"), batch + &beat("r", 3));
 }
 
@@ -107,12 +111,18 @@ fn a_malformed_line_refuses_the_whole_batch_and_names_itself() {
     let torn = kitchen.post("/v1/ingest/transitions", (good.clone() + beat("r", 1).trim_end()).as_bytes());
     assert_eq!(torn.problem(), (400, "incomplete_line".into()));
     assert_eq!(kitchen.post("/v1/ingest/transitions", b"").problem(), (400, "empty_batch".into()));
-    let long = format!("{{\"ts\":\"2026-04-24T10:00:00.000Z\",\"run_id\":\"r\",\"event\":\"x\",\"v\":\"{}\"}}\n", "v".repeat(1 << 20));
+    let long = format!(
+        "{{\"ts\":\"2026-04-24T10:00:00.000Z\",\"run_id\":\"r\",\"event\":\"x\",\"v\":\"{}\"}}\n",
+        "v".repeat(1 << 20)
+    );
     let refused = kitchen.post("/v1/ingest/transitions", (good.clone() + &long).as_bytes());
     assert_eq!(refused.problem(), (413, "line_too_long".into()));
     assert_eq!(refused.json()["line"], 2);
     let many: String = (0..=10_000).map(|_| beat("r", 1)).collect();
-    assert_eq!(kitchen.post("/v1/ingest/transitions?from_seq=0", many.as_bytes()).problem(), (413, "too_many_events".into()));
+    assert_eq!(
+        kitchen.post("/v1/ingest/transitions?from_seq=0", many.as_bytes()).problem(),
+        (413, "too_many_events".into())
+    );
     let large = vec![b'x'; 8 * 1024 * 1024 + 1];
     assert_eq!(kitchen.post("/v1/ingest/transitions", &large).problem(), (413, "batch_too_large".into()));
     assert_eq!(kitchen.get("/api/runs").json()["total"], 0, "nothing was stored");
@@ -123,7 +133,8 @@ fn only_events_as_ndjson_or_gzip_are_taken() {
     use std::io::Write as _;
     let kitchen = backend::empty();
     let batch = start("r");
-    let send = |headers: &[(&str, &str)], body: &[u8]| kitchen.send("POST", "/v1/ingest/transitions", headers, Some(body));
+    let send =
+        |headers: &[(&str, &str)], body: &[u8]| kitchen.send("POST", "/v1/ingest/transitions", headers, Some(body));
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/json"] {
         let refused = send(&[("content-type", content_type)], batch.as_bytes());
         assert_eq!(refused.problem(), (415, "unsupported_media_type".into()), "{content_type}");
@@ -171,14 +182,18 @@ fn lines_are_kept_byte_for_byte() {
 fn a_graph_is_written_once() {
     let kitchen = backend::empty();
     let path = "/v1/ingest/runs/r/graph";
-    let graph = br#"{"version":1,"nodes":[{"id":"a","deliverable":"d","depends_on":[],"touches":[],"done_when":["true"]}]}"#;
+    let graph =
+        br#"{"version":1,"nodes":[{"id":"a","deliverable":"d","depends_on":[],"touches":[],"done_when":["true"]}]}"#;
     let made = kitchen.put(path, graph);
     assert_eq!(made.status, 201, "{}", made.text());
     assert_eq!(kitchen.put(path, graph).status, 200);
     assert_eq!(kitchen.put(path, b"{}").problem(), (409, "graph_conflict".into()));
     assert_eq!(kitchen.get("/api/runs/r/graph").body, graph);
     let row = kitchen.get("/api/runs/r").json();
-    assert_eq!((&row["next_seq"], &row["phase"], &row["started"]), (&0.into(), &"live".into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&row["next_seq"], &row["phase"], &row["started"]),
+        (&0.into(), &"live".into(), &serde_json::Value::Null)
+    );
     assert_eq!(row["node_states"][0]["status"], "pending");
     for bad in [&b"[]"[..], b"", b"{", b"\xff"] {
         assert_eq!(kitchen.put("/v1/ingest/runs/s/graph", bad).problem(), (400, "invalid_graph".into()));
@@ -217,7 +232,8 @@ fn producers_that_send_the_same_events_at_once_store_them_once() {
             .map(|_| {
                 let (headers, batch) = (headers.clone(), batch.as_bytes());
                 scope.spawn(move || {
-                    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                    let headers: Vec<(&str, &str)> =
+                        headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
                     crate::support::request(url, ("POST", "/v1/ingest/transitions"), &headers, Some(batch))
                 })
             })
@@ -234,7 +250,9 @@ fn a_page_of_events_is_bounded_in_bytes_and_says_where_it_goes_on() {
     let kitchen = backend::empty();
     let text = "x".repeat(700_000);
     let line = |number: usize| {
-        format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_start","total_nodes":{number},"v":"{text}"}}"#) + "\n"
+        format!(
+            r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_start","total_nodes":{number},"v":"{text}"}}"#
+        ) + "\n"
     };
     for from in [0, 10, 20] {
         let batch: String = (from..from + 10).map(line).collect();
@@ -251,7 +269,11 @@ fn a_page_of_events_is_bounded_in_bytes_and_says_where_it_goes_on() {
         next += count;
         sizes.push(count);
         assert_eq!(page.header("kahn-next-seq"), next.to_string());
-        let link = if next < 30 { format!("</api/runs/r/events?from_seq={next}&limit=5000>; rel=\"next\"") } else { String::new() };
+        let link = if next < 30 {
+            format!("</api/runs/r/events?from_seq={next}&limit=5000>; rel=\"next\"")
+        } else {
+            String::new()
+        };
         assert_eq!(page.header("link"), link);
     }
     assert_eq!(sizes, [12, 12, 6], "a page ends with the line that passes 8 MiB");

@@ -5,12 +5,18 @@
 //! - `ingest`: exactly once, all or nothing, durable.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
 //! - `push`: `kahn push` against a server that can misbehave.
+//! - `card`: the other mode is refused; a container is reached from its own machine alone.
+//! - `imports`: which room of src may use which; one switch; files of a readable length.
 //! - `backend`: the twin of the switch: how each build is started for a test, and what only it has.
 
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod backend;
+mod card;
 mod facts;
 mod feed;
 mod golden;
+mod imports;
 mod ingest;
 mod push;
 mod support;

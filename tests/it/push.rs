@@ -31,8 +31,6 @@ enum Instead {
     HangUp,
 }
 
-type Trick = Box<dyn FnMut(&Request, &mut Kept) -> Option<Instead> + Send>;
-
 /// What the server keeps.
 #[derive(Default)]
 struct Kept {

@@ -22,9 +22,19 @@ pub(crate) fn kahn(args: &[&str], env: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Runs the binary to its end.
+/// Runs the binary to its end; one that does not end in time is killed and fails the test.
 pub(crate) fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
-    kahn(args, env).output().expect("the binary starts")
+    let child = kahn(args, env).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let pid = child.id();
+    let (ended, output) = mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    match output.recv_timeout(PATIENCE) {
+        Ok(output) => output.expect("its output"),
+        Err(_) => {
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+            panic!("kahn {args:?} did not end within {PATIENCE:?}");
+        }
+    }
 }
 
 /// A server that runs until it is dropped.
@@ -64,6 +74,7 @@ impl Server {
                 }
                 Err(_) => {
                     let _ = child.kill();
+                    let _ = child.wait();
                     panic!("the server did not start; it said: {said:#?}");
                 }
             }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::archive::Shared;
 use super::index::Run;
@@ -24,8 +23,8 @@ const COMPARED: ReadLimit = ReadLimit { lines: 512, bytes: 4 * 1024 * 1024 };
 
 /// Appends the batch; returns when it is durable and shown.
 pub(super) fn append(shared: &Shared, batch: &[Part]) -> Result<Appended, StoreError> {
-    shared.take_lease()?;
     for _ in 0..ATTEMPTS {
+        shared.prepare_to_write()?;
         if let Some(appended) = try_append(shared, batch)? {
             return Ok(appended);
         }
@@ -52,12 +51,7 @@ fn try_append(shared: &Shared, batch: &[Part]) -> Result<Option<Appended>, Store
     for (part, duplicates) in batch.iter().zip(duplicates) {
         let Some(claim) = claims.get_mut(&part.run_id) else { return Ok(None) };
         let run = shared.index.run_of_folder(&part.run_id);
-        // Lines that were there already may be another process's, killed before it made them durable.
-        claim.sync(&archive)?;
-        if !run.is_anchored.load(Ordering::Acquire) {
-            claim.anchor(&archive)?;
-            run.is_anchored.store(true, Ordering::Release);
-        }
+        claim.sync(&archive, &run.is_anchored)?;
         let written_to = shown(shared, &run, part)?;
         appended.accepted += (part.lines.len() - duplicates) as u64;
         appended.duplicates += duplicates as u64;

@@ -70,20 +70,21 @@ impl Shared {
         self.archive().is_none_or(|archive| matches!(archive.run(run_id), Ok(None)))
     }
 
-    /// Takes the right to write, while there is an archive: one server writes an archive, a second one reads it.
-    pub(super) fn take_lease(&self) -> Result<(), StoreError> {
+    /// Takes the right to write, while there is an archive: one server writes an archive, a second one reads it. What is
+    /// written then goes to the folder that stands there now, and not to one that was moved away.
+    pub(super) fn prepare_to_write(&self) -> Result<(), StoreError> {
         if self.writes == Writes::Nothing {
             return Err(StoreError::ReadOnly);
         }
         let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
-        writer::renew_lease(&self.root, &mut lease)
+        writer::renew_lease(&self.root, &mut lease)?;
+        self.reopen().map_err(failed)
     }
 
     /// The archive to write to, made when it is missing.
     pub(super) fn made_archive(&self) -> Result<Arc<Archive>, StoreError> {
         writer::make_archive(&self.root)?;
-        self.take_lease()?;
-        self.reopen().map_err(failed)?;
+        self.prepare_to_write()?;
         self.archive().ok_or_else(|| StoreError::Unavailable("the archive vanished".into()))
     }
 }

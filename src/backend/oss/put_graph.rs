@@ -20,8 +20,8 @@ const ATTEMPTS: usize = 32;
 
 /// Keeps the graph of a run, once.
 pub(super) fn put_graph(shared: &Shared, run_id: &RunId, bytes: &Bytes) -> Result<GraphPut, StoreError> {
-    shared.take_lease()?;
     for _ in 0..ATTEMPTS {
+        shared.prepare_to_write()?;
         if let Some(put) = try_put(shared, run_id, bytes)? {
             return Ok(put);
         }

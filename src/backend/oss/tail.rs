@@ -277,7 +277,6 @@ fn replace(run: &Run, tail: &mut Tail, mut fresh: RunData) {
 
 /// Judges the next bytes of a log and folds the events among them.
 fn feed(data: &mut RunData, reader: &mut LogReader, bytes: &[u8]) {
-    let known_problems = reader.problems().len();
     let RunData { state, marks, seen, problems, ledger, .. } = data;
     let state = Arc::make_mut(state);
     let chunk_start = reader.end();
@@ -291,7 +290,7 @@ fn feed(data: &mut RunData, reader: &mut LogReader, bytes: &[u8]) {
         }
         ControlFlow::Continue(())
     });
-    problems.extend(reader.problems()[known_problems..].iter().cloned());
+    problems.extend(reader.take_problems());
     *ledger = reader.ledger();
     seen.offset = reader.offset();
     // The bytes of this chunk that stand before the new offset; with no newline in it, the edge stays what it was.
@@ -335,3 +334,37 @@ fn read_exactly(log: &LogFile, start: u64, length: usize) -> Result<Vec<u8>, Rea
 
 // The reader's bound is the answer's.
 const _: () = assert!(crate::archive_reader::PROBLEMS_KEPT == MAX_PROBLEMS);
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::archive_reader::RUNS;
+    use crate::domain::RunId;
+
+    /// A file system's clock ticks: a rewrite within one tick, to the same size, has the same stat.
+    #[test]
+    fn a_change_that_the_stat_does_not_show_is_seen_by_the_next_look() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join(RUNS).join("r1").join(LOG);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let write = |n: usize| {
+            let line = format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r1","event":"heartbeat","n":{n}}}"#);
+            std::fs::write(&path, line.clone() + "\n").unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+            LogId::of_first_line(line.as_bytes())
+        };
+        let archive = Archive::open(root.path()).unwrap();
+        let index = Index::new();
+        let run = index.run_of_folder(&RunId::parse("r1").unwrap());
+        for n in 0..3 {
+            let log_id = write(n);
+            assert!(look(&index, Some(&archive), &run).unwrap().has_changed, "{n}");
+            assert_eq!(run.data().state.log_id, Some(log_id));
+        }
+        // Two looks at the same bytes, then a stat is enough.
+        assert!(!look(&index, Some(&archive), &run).unwrap().has_changed);
+        assert!(run.tail().log.is_settled);
+    }
+}

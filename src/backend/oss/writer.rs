@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
@@ -89,8 +90,8 @@ pub(super) struct Claim {
     folder: RunFolder,
     owner: Owner,
     log: Option<File>,
-    /// Entries of the folders are not known to be durable.
-    is_unanchored: bool,
+    /// The log is new: its entry in the folder is not durable yet.
+    has_new_log: bool,
 }
 
 /// What came of asking for a run folder.
@@ -148,7 +149,7 @@ impl Claim {
             None if kind_of(LOG)?.is_some() || kind_of(GRAPH)?.is_some() => Owner::Other,
             None => Owner::Nobody,
         };
-        Ok(Claimed::Folder(Self { folder, owner, log: None, is_unanchored: false }))
+        Ok(Claimed::Folder(Self { folder, owner, log: None, has_new_log: false }))
     }
 
     /// Whose the run is.
@@ -207,10 +208,16 @@ impl Claim {
         self.write(&text)
     }
 
-    /// Makes everything that was appended durable, the log's own entry included.
-    pub(super) fn sync(&mut self, archive: &Archive) -> Result<(), StoreError> {
+    /// Makes everything that was appended durable. The entries above the log too, once a process: lines that were there
+    /// already may be another one's, killed before it did so.
+    pub(super) fn sync(&mut self, archive: &Archive, is_anchored: &AtomicBool) -> Result<(), StoreError> {
         self.open_log()?.sync_data().map_err(write_failed)?;
-        if std::mem::take(&mut self.is_unanchored) { self.anchor(archive) } else { Ok(()) }
+        if self.has_new_log || !is_anchored.load(Ordering::Acquire) {
+            self.anchor(archive)?;
+            self.has_new_log = false;
+            is_anchored.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -232,7 +239,7 @@ impl Claim {
             let open = |flags| rustix::fs::openat(self.folder.handle(), LOG, flags, NEW_FILE);
             let log = match open(base) {
                 Err(Errno::NOENT) => {
-                    self.is_unanchored = true;
+                    self.has_new_log = true;
                     open(base | OFlags::CREATE | OFlags::EXCL)
                 }
                 opened => opened,

@@ -76,20 +76,36 @@ fn raw(server: &Server, head: &str) -> u16 {
 fn no_web_page_that_the_operator_visits_may_read_or_write_the_archive() {
     let folder = tempfile::tempdir().expect("a folder");
     let archive = folder.path().join("archive").display().to_string();
-    let server = Server::start(
-        &["serve", "--bind", "127.0.0.1:0", "--archive", &archive, "--allowed-host", "kahn.local"],
-        &[],
-    );
+    let server =
+        Server::start(&["serve", "--bind", "127.0.0.1:0", "--archive", &archive, "--allowed-host", "kahn.local"], &[]);
     let host = server.url.strip_prefix("http://").expect("an address").to_owned();
     let port = host.rsplit_once(':').expect("a port").1.to_owned();
-    let paths = ["/", "/a/runs.js", "/healthz", "/api/runs", "/api/config", "/v1/ingest/runs/r", "/ws/live", "/nowhere"];
+    let paths =
+        ["/", "/a/runs.js", "/healthz", "/api/runs", "/api/config", "/v1/ingest/runs/r", "/ws/live", "/nowhere"];
     for path in paths {
-        for foreign in ["evil.example", "127.0.0.1.evil.example", "0.0.0.0", "127.1", "2130706433", "localhost.", "[::2]", "127.0.0.1:x"] {
+        for foreign in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "0.0.0.0",
+            "127.1",
+            "2130706433",
+            "localhost.",
+            "[::2]",
+            "127.0.0.1:x",
+        ] {
             assert_eq!(raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: {foreign}")), 421, "{path} for {foreign}");
         }
-        assert_eq!(raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nHost: {host}")), 400, "{path}, two hosts");
+        assert_eq!(
+            raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nHost: {host}")),
+            400,
+            "{path}, two hosts"
+        );
         assert_eq!(raw(&server, &format!("GET {path} HTTP/1.1")), 400, "{path}, no host");
-        assert_eq!(raw(&server, &format!("GET http://evil.example{path} HTTP/1.1\r\nHost: {host}")), 400, "{path}, another target");
+        assert_eq!(
+            raw(&server, &format!("GET http://evil.example{path} HTTP/1.1\r\nHost: {host}")),
+            400,
+            "{path}, another target"
+        );
         for origin in ["http://evil.example", "null", "https://localhost", "http://localhost:1"] {
             let code = raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nOrigin: {origin}"));
             assert_eq!(code, 403, "{path} from {origin}");
@@ -97,7 +113,11 @@ fn no_web_page_that_the_operator_visits_may_read_or_write_the_archive() {
     }
     for own in [format!("localhost:{port}"), host.clone(), "[::1]".into(), "LOCALHOST:9".into(), "kahn.local".into()] {
         assert_eq!(raw(&server, &format!("GET /api/runs HTTP/1.1\r\nHost: {own}")), 200, "{own}");
-        assert_eq!(raw(&server, &format!("GET /api/runs HTTP/1.1\r\nHost: {own}\r\nOrigin: http://{own}")), 200, "{own}");
+        assert_eq!(
+            raw(&server, &format!("GET /api/runs HTTP/1.1\r\nHost: {own}\r\nOrigin: http://{own}")),
+            200,
+            "{own}"
+        );
     }
     let post = "Content-Type: application/x-ndjson\r\nContent-Length: 0";
     for site in ["cross-site", "same-site"] {

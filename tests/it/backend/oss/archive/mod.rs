@@ -24,7 +24,7 @@ use kahn::contract::{
     Appended, Backend, Filter, GraphPut, ListPosition, ListQuery, Order, Part, Principal, Problems, ReadLimit,
     RequestFacts, Sort, StoreError,
 };
-use kahn::domain::{RunId, Timestamp};
+use kahn::domain::{LogId, RunId, Timestamp};
 
 /// Long enough for any condition that comes true at all.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -182,9 +182,13 @@ impl Served {
         assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "never came: {what}");
     }
 
+    /// Waits until the log's lines are these, and its state is theirs.
     pub(crate) async fn until_kept(&self, run_id: &str, wanted: &[String]) {
+        let log_id = wanted.first().map(|line| LogId::of_first_line(line.as_bytes()));
         self.until(&format!("{} lines of {run_id}", wanted.len()), || async {
-            self.kept(run_id).await.as_deref() == Some(wanted)
+            let loaded = self.backend.store.load(&self.who, &id(run_id)).await.unwrap();
+            let state = loaded.map(|loaded| (loaded.state.next_seq, loaded.state.log_id.clone()));
+            state == Some((wanted.len() as u64, log_id.clone())) && self.kept(run_id).await.as_deref() == Some(wanted)
         })
         .await;
     }
