@@ -27,9 +27,9 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct MigrateOptions {
     /// Change nothing: list each table with its file, present or missing; exit 1 if any is missing
-    #[arg(long, conflicts_with = "app_password_file")]
+    #[arg(long)]
     check: bool,
-    /// File with the password that the role kahn_app gets
+    /// File with the password that the role kahn_app gets (not read with --check)
     #[arg(long, env = "KAHN_APP_PASSWORD_FILE", value_name = "FILE")]
     app_password_file: Option<PathBuf>,
     /// PEM file with the certificate of the database's authority, instead of the web's
