@@ -44,8 +44,8 @@ impl Tail {
 #[derive(Debug)]
 struct Watched {
     identity: Option<Identity>,
-    /// It was read twice with the same stat. A file that changes again within one tick of its clock, to the same size, looks
-    /// the same: so the look after a change reads once more.
+    /// It was read again with the same stat and was the same. A file that changes once more within one tick of its clock, to
+    /// the same size, does not look it: so the look after a change reads again.
     is_settled: bool,
 }
 
@@ -61,8 +61,9 @@ impl Watched {
         !self.is_settled || self.identity != found
     }
 
-    fn note(&mut self, found: Option<Identity>, is_ended: bool) {
-        self.is_settled = is_ended || self.identity == found;
+    /// Takes note of what was read, and whether it was what was known.
+    fn note(&mut self, found: Option<Identity>, was_same: bool) {
+        self.is_settled = was_same && self.identity == found;
         self.identity = found;
     }
 }
@@ -113,13 +114,16 @@ fn look_inside(
     let graph = if graph_due { look_at_graph(folder, run, tail) } else { Ok(()) };
     let log = if log_due { look_at_log(index, folder, run, tail) } else { Ok(()) };
     let is_ended = run.data().state.end.is_some();
+    let has_changed = std::mem::take(&mut tail.has_news);
     if log_due && log.is_ok() {
-        tail.log.note(glance.log, is_ended);
+        tail.log.note(glance.log, !has_changed);
     }
     if graph_due && graph.is_ok() {
-        tail.graph.note(glance.graph, is_ended);
+        tail.graph.note(glance.graph, !has_changed);
     }
-    let has_changed = std::mem::take(&mut tail.has_news);
+    // The bytes of a run that has ended are believed at once: an archive of many costs one reading.
+    tail.log.is_settled |= is_ended && log.is_ok();
+    tail.graph.is_settled |= is_ended && graph.is_ok();
     if has_changed {
         index.publish(run, tail);
     }
