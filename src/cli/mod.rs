@@ -40,7 +40,9 @@ static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} ({})", env!("CAR
 
 /// Runs the program: parse, check the mode, hand over, map an error to an exit code.
 pub fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().filter_or("KAHN_LOG", "info")).format_target(false).init();
+    env_logger::Builder::from_env(env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info"))
+        .format_target(false)
+        .init();
     let cli = Cli::parse();
     let done = check_mode(cli.mode.as_deref()).and_then(|()| match cli.command {
         None => serve::run(&cli.serve),

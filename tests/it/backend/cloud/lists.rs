@@ -115,7 +115,8 @@ fn sql_filters_orders_counts_and_pages_as_the_contract_does() {
             .expect("stored");
         // Without a line: null in every order.
         for name in ["planned-a", "planned-B"] {
-            let graph = r#"{"version":1,"nodes":[{"id":"only-here","done_when":["true"]},{"id":"null","done_when":["true"]}]}"#;
+            let graph =
+                r#"{"version":1,"nodes":[{"id":"only-here","done_when":["true"]},{"id":"null","done_when":["true"]}]}"#;
             store.put_graph(&a, &run_id(name), graph.into()).await.expect("kept");
         }
         // Another tenant's rows are in nobody's count.
