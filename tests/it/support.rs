@@ -49,7 +49,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the binary and waits until it says where it listens.
     pub(crate) fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = kahn(args, env).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        Self::of(kahn(args, env), args, env)
+    }
+
+    /// The same by a command that ends up as the binary with these arguments.
+    pub(crate) fn of(mut command: Command, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
         let (lines, heard) = mpsc::channel();
         // Reads to the end, so that the server never waits for a reader.

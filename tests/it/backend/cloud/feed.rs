@@ -7,6 +7,7 @@ use kahn::contract::{Change, Changes};
 
 use super::cluster::{Database, runtime};
 use super::library::{open, part, run_id, somebody};
+use crate::support::PATIENCE;
 
 /// Waits for a wake-up for this run; how long it took.
 async fn woken(changes: &mut Changes, run: &str) -> Duration {
@@ -47,7 +48,7 @@ fn a_write_through_one_process_wakes_followers_of_another_and_nobody_elses() {
             fastest = fastest.min(woken(&mut of_a, "first").await);
             settle(&mut of_a).await;
         }
-        assert!(fastest < Duration::from_millis(200), "NOTIFY took {fastest:?}; was it the poll?");
+        assert!(fastest < Duration::from_millis(500), "NOTIFY took {fastest:?}; was it the poll?");
         quiet(&mut of_b).await;
     });
 }
@@ -76,7 +77,14 @@ fn a_lost_notification_costs_a_second_even_when_the_commit_comes_late() {
         client.batch_execute(&format!("BEGIN; {}", write("r"))).await.expect("written");
         backend.store.append(&a, vec![part("s", 1, 1)]).await.expect("stored");
         woken(&mut changes, "s").await;
-        tokio::time::sleep(Duration::from_millis(2500)).await;
+        // Written by SQL, so only a poll finds them: past the first wake-up, each one is a poll that has passed.
+        let (other, connection) =
+            tokio_postgres::connect(&database.app_dsn(), tokio_postgres::NoTls).await.expect("a connection");
+        tokio::spawn(connection);
+        for _ in 0..4 {
+            other.batch_execute(&format!("BEGIN; {}; COMMIT", write("s"))).await.expect("written");
+            woken(&mut changes, "s").await;
+        }
         client.batch_execute("COMMIT").await.expect("committed");
         woken(&mut changes, "r").await;
     });
@@ -106,15 +114,10 @@ fn the_feed_survives_its_connections_being_cut() {
         });
         assert!(cut.await.expect("a thread") >= 2, "the listener and at least one of the pool");
         // A write may meet a dead connection and says so; the retry settles it.
-        let mut stored = Err(());
-        for _ in 0..10 {
-            stored = backend.store.append(&a, vec![part("r", 0, 2)]).await.map_err(|_| ());
-            if stored.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        let deadline = Instant::now() + PATIENCE;
+        while backend.store.append(&a, vec![part("r", 0, 2)]).await.is_err() {
+            assert!(Instant::now() < deadline, "no connection was made anew");
         }
-        assert!(stored.is_ok());
         woken(&mut changes, "r").await;
         settle(&mut changes).await;
         // Listening again: faster than the poll.
@@ -124,6 +127,6 @@ fn the_feed_survives_its_connections_being_cut() {
             fastest = fastest.min(woken(&mut changes, "r").await);
             settle(&mut changes).await;
         }
-        assert!(fastest < Duration::from_millis(200), "{fastest:?}");
+        assert!(fastest < Duration::from_millis(500), "{fastest:?}");
     });
 }

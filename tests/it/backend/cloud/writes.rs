@@ -1,6 +1,6 @@
 //! Writes against dropped requests, each other, and the database's own refusals.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use kahn::contract::{GraphPut, ListPosition, ReadLimit, Refusal, RequestFacts, StoreError};
@@ -8,6 +8,7 @@ use kahn::contract::{GraphPut, ListPosition, ReadLimit, Refusal, RequestFacts, S
 use super::cluster::{Database, runtime};
 use super::library::{open, part, run_id, somebody};
 use super::lists::everything;
+use crate::support::PATIENCE;
 
 const ALL: ReadLimit = ReadLimit { lines: 100_000, bytes: usize::MAX };
 
@@ -29,14 +30,16 @@ fn a_request_dropped_at_any_await_leaves_no_transaction_and_no_half_batch() {
             assert_eq!(page.total, 0, "the next one's connection still belonged to a");
         }
         let left = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND state LIKE 'idle in transaction%'",
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid() \
+             AND (state LIKE 'idle in transaction%' OR state = 'active')",
             database.name
         );
-        tokio::time::sleep(Duration::from_millis(300)).await;
         let (client, connection) = tokio_postgres::connect(&database.admin_dsn(), tokio_postgres::NoTls).await.expect("a connection");
         tokio::spawn(connection);
-        let open: i64 = client.query_one(&left, &[]).await.expect("a row").get(0);
-        assert_eq!(open, 0);
+        let deadline = Instant::now() + PATIENCE;
+        while client.query_one(&left, &[]).await.expect("a row").get::<_, i64>(0) > 0 {
+            assert!(Instant::now() < deadline, "a transaction was left open");
+        }
         // Whole batches or none.
         let odd: i64 = client
             .query_one("SELECT count(*) FROM runs r WHERE next_seq <> 50 OR (SELECT count(*) FROM transitions t WHERE t.run_id = r.run_id) <> 50", &[])
@@ -50,13 +53,10 @@ fn a_request_dropped_at_any_await_leaves_no_transaction_and_no_half_batch() {
         let mut dropped = Box::pin(backend.store.append(&a, vec![part("polled-once", 0, 1)]));
         assert!((&mut dropped).now_or_never().is_none());
         drop(dropped);
-        for _ in 0..100 {
-            if backend.store.summary(&a, &run_id("polled-once")).await.expect("an answer").is_some() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let deadline = Instant::now() + PATIENCE;
+        while backend.store.summary(&a, &run_id("polled-once")).await.expect("an answer").is_none() {
+            assert!(Instant::now() < deadline, "a batch that was begun was not finished");
         }
-        panic!("a batch that was begun was not finished");
     });
 }
 

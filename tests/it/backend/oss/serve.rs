@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 
 use serde_json::json;
 
 use crate::feed::{Socket, block_on};
-use crate::support::{Server, run};
+use crate::support::{Server, request, run};
 
 fn refusal(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = run(args, env);
@@ -169,4 +170,48 @@ fn an_event_appended_to_a_file_reaches_a_client_that_loses_its_connection_and_re
         assert_eq!(socket.next().await["type"], "reset");
         assert_eq!(socket.events(1).await, [(0, other)]);
     });
+}
+
+#[test]
+fn a_disk_that_takes_no_more_loses_and_doubles_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = folder.path().display().to_string();
+    let args = ["serve", "--bind", "127.0.0.1:0", "--archive", archive.as_str()];
+    let ndjson = [("content-type", "application/x-ndjson")];
+    let post = |server: &Server, seqs: std::ops::Range<u64>| {
+        let path = format!("/v1/ingest/transitions?from_seq={}", seqs.start);
+        let batch: String = seqs.map(|number| line(number) + "\n").collect();
+        request(&server.url, ("POST", &path), &ndjson, Some(batch.as_bytes()))
+    };
+    let events = |server: &Server| request(&server.url, ("GET", "/api/runs/r/events?limit=5000"), &[], None).text();
+    let all: String = (0..400).map(|number| line(number) + "\n").collect();
+    // A limit on the size of files answers writes as a full disk does: first a short one, then an error.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kahn")]).args(args);
+    let limited = Server::of(command, &args, &[]);
+    let mut acknowledged = 0;
+    let refused = loop {
+        let answer = post(&limited, acknowledged..acknowledged + 7);
+        if answer.status != 200 {
+            break answer;
+        }
+        acknowledged += 7;
+    };
+    assert!(acknowledged > 0);
+    assert_eq!(refused.problem(), (507, "no_space".into()));
+    for _ in 0..3 {
+        assert_eq!(post(&limited, acknowledged..400).problem(), (507, "no_space".into()));
+    }
+    let kept = events(&limited);
+    assert!(kept.lines().count() as u64 >= acknowledged && all.starts_with(&kept), "reads go on");
+    drop(limited);
+    let freed = Server::start(&args, &[]);
+    assert!(events(&freed).lines().count() as u64 >= acknowledged);
+    let answer = post(&freed, 0..400).json();
+    let (accepted, duplicates) = (answer["accepted"].as_u64(), answer["duplicates"].as_u64());
+    assert!(duplicates >= Some(acknowledged) && accepted.zip(duplicates).map(|(a, b)| a + b) == Some(400), "{answer}");
+    assert_eq!(events(&freed), all);
+    let problems = request(&freed.url, ("GET", "/api/runs/r/problems"), &[], None).json();
+    let ledger = json!({"lines": 401, "kept": 400, "skipped": 1, "pending": 0, "unknown": 0});
+    assert_eq!(problems["ledger"], ledger, "the torn line is counted");
 }
