@@ -75,6 +75,15 @@ pub(super) enum BootRefusal {
         /// Why not.
         reason: String,
     },
+    /// It speaks in the clear only.
+    #[error(
+        "the database at {place} offers no TLS; turn it on there, or add sslmode=disable to KAHN_DATABASE_URL \
+         if the network in between is yours alone"
+    )]
+    NoTls {
+        /// Host and port.
+        place: String,
+    },
     /// It is too old.
     #[error(
         "the database is Postgres {0}, and kahn needs 14 or newer; upgrade it, or point KAHN_DATABASE_URL at another one"
@@ -175,6 +184,9 @@ fn judge(database: &Database, error: &tokio_postgres::Error) -> Option<BootRefus
         let starting_or_full = [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(refusal.code());
         let reason = refusal.message().to_owned();
         return (!starting_or_full).then_some(BootRefusal::LoginRejected { place, user, reason });
+    }
+    if reason == "server does not support TLS" {
+        return Some(BootRefusal::NoTls { place });
     }
     let cause = std::iter::successors(std::error::Error::source(error), |cause| cause.source()).last();
     match cause.and_then(|cause| cause.downcast_ref::<std::io::Error>()) {

@@ -9,7 +9,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio_postgres::config::Host;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -81,6 +81,10 @@ impl Database {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(DsnError::Malformed { variable, reason: "no host".to_owned() });
         }
+        if !dsn.contains("sslmode=") && config.get_hosts().iter().any(is_remote) {
+            // The default of the protocol would go on in the clear with whoever answers that there is no TLS.
+            config.ssl_mode(SslMode::Require);
+        }
         if config.get_application_name().is_none() {
             config.application_name("kahn");
         }
@@ -138,6 +142,17 @@ impl Database {
     /// The role that it logs in as, for messages.
     pub(super) fn user(&self) -> String {
         self.config.get_user().unwrap_or("(this system's user)").to_owned()
+    }
+}
+
+/// Whether the way to this host leaves the machine.
+fn is_remote(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => {
+            let is_loopback_address = name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+            name != "localhost" && !is_loopback_address
+        }
+        Host::Unix(_) => false,
     }
 }
 
@@ -227,7 +242,26 @@ fn unquoted_words(dsn: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::without_libpq_words;
+    use tokio_postgres::config::SslMode;
+
+    use super::{Database, without_libpq_words};
+
+    #[test]
+    fn a_database_on_another_machine_is_reached_by_tls_unless_the_dsn_says_otherwise() {
+        let cases = [
+            ("postgres://u@127.0.0.1/d", SslMode::Prefer),
+            ("postgres://u@localhost/d", SslMode::Prefer),
+            ("host=/run/postgresql user=u", SslMode::Prefer),
+            ("postgres://u@db.example.org/d", SslMode::Require),
+            ("postgres://u@10.0.0.7/d", SslMode::Require),
+            ("postgres://u@localhost,db.example.org/d", SslMode::Require),
+            ("postgres://u@db.example.org/d?sslmode=disable", SslMode::Disable),
+        ];
+        for (dsn, mode) in cases {
+            let database = Database::for_owner(dsn, "KAHN_DATABASE_URL", None).unwrap();
+            assert_eq!(database.config.get_ssl_mode(), mode, "{dsn}");
+        }
+    }
 
     #[test]
     fn libpq_words_are_translated() {

@@ -136,6 +136,16 @@ fn a_wrong_password_is_told_at_once_and_a_missing_one_too() {
 }
 
 #[test]
+fn a_database_without_tls_is_not_spoken_to_where_tls_is_asked_for() {
+    let (database, port) = (Database::fresh(), shared().port);
+    let wanted = format!(
+        "the database at 127.0.0.1:{port} offers no TLS; turn it on there, or add sslmode=disable to KAHN_DATABASE_URL \
+         if the network in between is yours alone"
+    );
+    assert_eq!(sentence(&(database.tcp_dsn(APP_PASSWORD, port) + " sslmode=require")), wanted);
+}
+
+#[test]
 fn a_closed_port_is_tried_for_ten_seconds() {
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let before = Instant::now();
