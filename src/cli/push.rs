@@ -35,8 +35,7 @@ pub(super) struct PushOptions {
     /// Archives (folders with runs/) and run folders
     #[arg(required = true, value_name = "RUN_OR_ARCHIVE_DIR")]
     paths: Vec<PathBuf>,
-    /// The server's address, as in https://kahn.example.org
-    #[arg(long, env = "KAHN_TO", value_name = "URL")]
+    #[arg(long, env = "KAHN_TO", value_name = "URL", help = "The server's address, as in https://kahn.example.org")]
     to: String,
     /// A file that holds the key; without it the key is KAHN_KEY of the environment
     #[arg(long, env = "KAHN_KEY_FILE", value_name = "FILE")]

@@ -55,7 +55,7 @@ pub struct ProvisionOptions {
     /// What the key may do
     #[arg(long, value_enum, default_value_t = KeyScope::Ingest)]
     scope: KeyScope,
-    /// Keep the key in this file too (mode 0600), as KAHN_KEY_<NAME>=... or KAHN_READ_KEY_<NAME>=...
+    /// Keep the key in this file too (mode 0600), as `KAHN_KEY_<NAME>=...` or `KAHN_READ_KEY_<NAME>=...`
     #[arg(long, value_name = "FILE")]
     write_env: Option<PathBuf>,
     /// PEM file with the certificate of the database's authority, instead of the web's

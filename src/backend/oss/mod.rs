@@ -43,7 +43,7 @@ pub struct Options {
     /// Allow --bind to an address that other machines can reach; there is no login
     #[arg(long, env = "KAHN_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
     pub allow_remote: bool,
-    /// Answer requests for this host name too, besides localhost, 127.0.0.1 and [::1]; may be repeated
+    /// Answer requests for this host name too, besides localhost, 127.0.0.1 and `[::1]`; may be repeated
     #[arg(long = "allowed-host", env = "KAHN_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
 }
