@@ -5,6 +5,7 @@ use std::net::TcpListener;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::{Compress, Next, from_fn};
 use actix_web::{App, Error, HttpServer, web};
@@ -69,6 +70,28 @@ const HEADERS: &[(&str, &str)] = &[
     ("cross-origin-opener-policy", "same-origin"),
 ];
 
+/// The longest target, in bytes (api.md, limits).
+const MAX_TARGET_BYTES: usize = 8 * 1024;
+/// The most bytes of all header fields together, names and values.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// Why a request is too large to be looked at.
+fn oversize(request: &ServiceRequest) -> Option<ApiError> {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET_BYTES {
+        let detail = format!("the address is over {MAX_TARGET_BYTES} bytes");
+        return Some(
+            ApiError::new(StatusCode::URI_TOO_LONG, "target_too_long", detail).with("limit", MAX_TARGET_BYTES),
+        );
+    }
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    (headers > MAX_HEADER_BYTES).then(|| {
+        let detail = format!("the header fields are over {MAX_HEADER_BYTES} bytes");
+        ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", detail)
+            .with("limit", MAX_HEADER_BYTES)
+    })
+}
+
 /// Outermost: gives the request its id, writes problems with it, and puts the headers on.
 async fn finish(
     request: ServiceRequest,
@@ -96,12 +119,15 @@ async fn finish(
     Ok(response)
 }
 
-/// Before routing: the door's rules on host and origin.
+/// Before routing: the limits of a request's head, and the door's rules on host and origin.
 async fn door(
     services: web::Data<Services>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    if let Some(refusal) = oversize(&request) {
+        return Ok(request.error_response(refusal));
+    }
     match services.access.screen(&facts(request.head())) {
         Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
         Err(refusal) => Ok(request.error_response(ApiError::from(refusal))),

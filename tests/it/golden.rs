@@ -206,6 +206,15 @@ fn an_answer_that_the_client_has_is_not_sent_again() {
 }
 
 #[test]
+fn a_head_that_is_too_large_is_refused() {
+    let kitchen = backend::empty();
+    let long = format!("/api/runs?q={}", "a".repeat(9000));
+    assert_eq!(kitchen.get(&long).problem(), (414, "target_too_long".into()));
+    let wide = kitchen.send("GET", "/healthz", &[("x-wide", &"a".repeat(17_000))], None);
+    assert_eq!(wide.problem(), (431, "headers_too_large".into()));
+}
+
+#[test]
 fn every_answer_carries_the_request_id_and_the_guarding_headers() {
     let kitchen = backend::empty();
     for path in ["/healthz", "/readyz", "/api/config", "/api/me", "/api/runs", "/", "/nowhere"] {
