@@ -35,14 +35,17 @@ impl Socket {
         self.0.send(Message::text(frame.to_string())).await.expect("the socket takes frames");
     }
 
-    /// The next frame that is not a heartbeat.
+    /// The next frame that is not a heartbeat. Signs of life do not make up for a frame that never comes.
     pub(crate) async fn next(&mut self) -> Value {
-        loop {
-            let frame = self.any().await;
-            if frame["type"] != "heartbeat" {
-                return frame;
+        let frame = async {
+            loop {
+                let frame = self.any().await;
+                if frame["type"] != "heartbeat" {
+                    return frame;
+                }
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, frame).await.expect("a frame in time")
     }
 
     async fn any(&mut self) -> Value {
