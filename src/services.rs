@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
-use crate::contract::{Access, Backend, Store, StoreError};
+use crate::contract::{Access, Backend, Principal, ReadLimit, Store, StoreError};
 use crate::domain::{RunId, Timestamp, parse_line};
 use crate::reduce::RunState;
 
@@ -62,8 +62,8 @@ impl Clock for SystemClock {
 /// Decoded ingest bytes in flight over all requests (api.md, limits).
 const INGEST_BYTES_IN_FLIGHT: usize = 128 * 1024 * 1024;
 
-/// How much of a log is read at a time when it is folded again.
-const FOLD_PAGE: crate::contract::ReadLimit = crate::contract::ReadLimit { lines: 5000, bytes: 4 * 1024 * 1024 };
+/// How much of a log is read at a time when it is folded again: little enough not to hold up other requests.
+const FOLD_PAGE: ReadLimit = ReadLimit { lines: 2000, bytes: 1024 * 1024 };
 
 impl Services {
     /// The services over a backend whose checks have passed.
@@ -98,12 +98,7 @@ impl Services {
     /// # Errors
     ///
     /// When the store does not answer.
-    pub async fn state_at(
-        &self,
-        who: &crate::contract::Principal,
-        run_id: &RunId,
-        at_seq: u64,
-    ) -> Result<Option<RunState>, StoreError> {
+    pub async fn state_at(&self, who: &Principal, run_id: &RunId, at_seq: u64) -> Result<Option<RunState>, StoreError> {
         let mut state = RunState::default();
         while state.next_seq <= at_seq {
             let Some(page) = self.store.read(who, run_id, state.next_seq, FOLD_PAGE).await? else { return Ok(None) };

@@ -40,7 +40,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} ({})", env!("CAR
 
 /// Runs the program: parse, check the mode, hand over, map an error to an exit code.
 pub fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info"))
+    env_logger::Builder::from_env(env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info,actix_http=off"))
         .format_target(false)
         .init();
     let cli = Cli::parse();

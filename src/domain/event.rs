@@ -102,7 +102,7 @@ pub struct NodeTransition<'a> {
     pub from: NodeStatus,
     /// Where it is now.
     pub to: NodeStatus,
-    /// The attempt that begins, when it moves to running.
+    /// The attempt that begins; always there when it moves to running.
     #[serde(default, deserialize_with = "fields::opt_int")]
     pub attempt: Option<u64>,
     /// `<kind>[:<detail>]`.
@@ -337,7 +337,13 @@ pub fn parse_line(bytes: &[u8]) -> Result<Event<'_>, String> {
     let base = base(text)?;
     let body = match base.event.as_ref() {
         "run_start" => EventBody::RunStart(body(text, &base.event)?),
-        "node_transition" => EventBody::NodeTransition(body(text, &base.event)?),
+        "node_transition" => {
+            let moved: NodeTransition<'_> = body(text, &base.event)?;
+            if moved.to == NodeStatus::Running && moved.attempt.is_none() {
+                return Err("node_transition: missing field `attempt` of a move to running".into());
+            }
+            EventBody::NodeTransition(moved)
+        }
         "node_attempt" => EventBody::NodeAttempt(body(text, &base.event)?),
         "run_end" => EventBody::RunEnd(body(text, &base.event)?),
         "agent_run_start" => EventBody::AgentRunStart(body(text, &base.event)?),

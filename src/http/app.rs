@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
@@ -55,6 +56,9 @@ pub async fn serve(
         .await
 }
 
+/// How long an answer may take to begin.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
+
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers on everything. Event text is hostile: no inline script or style, no other origin, no frame.
@@ -98,12 +102,17 @@ async fn finish(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let id = request_id(&request);
-    let response = next.call(request).await?.map_into_boxed_body();
+    let answered = tokio::time::timeout(REQUEST_DEADLINE, next.call(request)).await.map_err(|_| {
+        log::error!("request {id} was given up after {REQUEST_DEADLINE:?}");
+        ApiError::overloaded("request_timeout", "the answer took too long").answering(&id)
+    })?;
+    let response = answered?.map_into_boxed_body();
+    let status = response.status();
     let problem = match response.response().error().map(|error| error.as_error::<ApiError>()) {
         Some(Some(problem)) => Some(problem.clone()),
         // The HTTP library refused by itself: the same shape, no words of its own.
-        Some(None) => Some(ApiError::of_status(response.status())),
-        None => None,
+        _ if status.is_client_error() || status.is_server_error() => Some(ApiError::of_status(status)),
+        _ => None,
     };
     let mut response = match problem {
         Some(problem) => response.into_response(problem.to_response(&id)),

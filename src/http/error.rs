@@ -2,7 +2,7 @@
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::contract::{Refusal, StoreError};
 use crate::domain::GraphError;
@@ -15,6 +15,8 @@ pub struct ApiError {
     detail: String,
     members: Vec<(&'static str, Value)>,
     headers: Vec<(header::HeaderName, String)>,
+    /// Known where the problem is not written again further out.
+    request_id: String,
 }
 
 /// Seconds after which a 503 may be tried again.
@@ -23,7 +25,14 @@ const RETRY_AFTER_S: u64 = 1;
 impl ApiError {
     /// A problem with this status, code and one clear sentence.
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), members: Vec::new(), headers: Vec::new() }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            members: Vec::new(),
+            headers: Vec::new(),
+            request_id: String::new(),
+        }
     }
 
     /// A 400.
@@ -58,6 +67,12 @@ impl ApiError {
     pub(super) fn header(mut self, name: header::HeaderName, value: String) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// A problem that is the answer to this request, whatever happens further out.
+    pub(super) fn answering(mut self, request_id: &str) -> Self {
+        request_id.clone_into(&mut self.request_id);
+        self.header(header::HeaderName::from_static("x-request-id"), request_id.to_owned())
     }
 
     /// The code and the sentence, for places that are no HTTP answer.
@@ -99,6 +114,10 @@ impl ApiError {
         let (code, detail) = match status {
             StatusCode::NOT_FOUND => ("not_found", "there is nothing at this address"),
             StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "the body is too large"),
+            StatusCode::NOT_ACCEPTABLE => ("not_acceptable", "answers are sent as they are, or as br or gzip"),
+            StatusCode::URI_TOO_LONG => ("target_too_long", "the address is too long"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => ("unsupported_media_type", "a body of this kind is not taken here"),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => ("headers_too_large", "the header fields are too large"),
             StatusCode::REQUEST_TIMEOUT => ("body_timeout", "the body did not come in time"),
             status if status.is_client_error() => ("bad_request", "the request could not be read"),
             _ => ("internal", "something went wrong here; the log has the request_id"),
@@ -118,9 +137,9 @@ impl ResponseError for ApiError {
         self.status
     }
 
-    /// The outermost layer writes it again with the request's id.
+    /// The outermost layer writes it again with the request's id, where it can.
     fn error_response(&self) -> HttpResponse {
-        self.to_response("")
+        self.to_response(&self.request_id)
     }
 }
 
@@ -189,15 +208,4 @@ impl From<GraphError> for ApiError {
 /// A list of names as the `allowed` member of a problem.
 pub(super) fn allowed(names: &[&str]) -> Value {
     json!(names)
-}
-
-/// Members of a problem as a map, for frames of the live feed.
-pub(super) fn frame_error(error: &ApiError, run_id: Option<&str>) -> Map<String, Value> {
-    let (code, detail) = error.code_and_detail();
-    let mut frame = Map::new();
-    frame.insert("type".into(), "error".into());
-    frame.insert("code".into(), code.into());
-    frame.insert("detail".into(), detail.into());
-    frame.insert("run_id".into(), run_id.into());
-    frame
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::error::{ApiError, frame_error};
+use super::error::ApiError;
 use super::params::Params;
 use super::principal::authorize;
 use crate::contract::{Change, Changes, Principal, ReadLimit, Scope};
@@ -78,6 +78,11 @@ enum Frame<'a> {
     Reset {
         run_id: &'a RunId,
         log_id: Option<&'a LogId>,
+    },
+    Error {
+        code: &'static str,
+        detail: &'a str,
+        run_id: Option<&'a str>,
     },
 }
 
@@ -266,7 +271,8 @@ impl Client {
     }
 
     async fn complain(&mut self, error: &ApiError, run_id: Option<&str>) -> Result<(), Parting> {
-        self.within(Step::Text(to_text(&frame_error(error, run_id)))).await
+        let (code, detail) = error.code_and_detail();
+        self.send(&Frame::Error { code, detail, run_id }).await
     }
 
     async fn send(&mut self, frame: &Frame<'_>) -> Result<(), Parting> {
@@ -293,7 +299,7 @@ enum Step {
     Pong(Bytes),
 }
 
-fn to_text(frame: &impl Serialize) -> String {
+fn to_text(frame: &Frame<'_>) -> String {
     // Strings and integers always print.
     serde_json::to_string(frame).unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::{StatusCode, header};
@@ -10,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer;
 use super::error::{ApiError, allowed};
@@ -18,7 +19,8 @@ use super::params::Params;
 use super::principal::authorize;
 use super::runs::run_id;
 use super::view::{AppendedView, PositionView};
-use crate::contract::{GraphPut, Part, Principal, ReadLimit, Scope};
+use crate::contract::{GraphPut, Part, Principal, ReadLimit, Scope, StoreError};
+use crate::domain::id::sha256_hex;
 use crate::domain::line::LINE_TOO_LONG;
 use crate::domain::{Graph, LineSplitter, MAX_GRAPH_BYTES, MAX_INT, MAX_LINE_BYTES, Piece, Problem, RunId, parse_line};
 use crate::services::Services;
@@ -36,7 +38,7 @@ const MAX_WARNINGS: usize = 100;
 /// How long a body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// How much of a log is read at a time for its digest.
-const DIGEST_PAGE: ReadLimit = ReadLimit { lines: 5000, bytes: 4 * 1024 * 1024 };
+const DIGEST_PAGE: ReadLimit = ReadLimit { lines: 5000, bytes: 1024 * 1024 };
 
 pub(super) async fn transitions(
     request: HttpRequest,
@@ -48,16 +50,14 @@ pub(super) async fn transitions(
     let from_seq = params.int("from_seq", "invalid_from_seq", (0, MAX_INT))?;
     require_content_type(&request, "application/x-ndjson")?;
     let is_gzip = is_gzip(&request)?;
-    let sent = read_body(&request, payload, ("batch_too_large", MAX_BATCH_BYTES)).await?;
-    let (body, _held) = if is_gzip {
-        let most = MAX_DECODED_BYTES.min(sent.len().saturating_mul(MAX_RATIO));
-        let held = hold(&services, most)?;
-        (gunzip(&sent, most)?, held)
-    } else {
-        let held = hold(&services, sent.len())?;
-        (sent, held)
-    };
-    let batch = Batch::read(&body)?;
+    refuse_when_read_only(&services)?;
+    let mut room = Room::new(&services);
+    let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
+    let (batch, _room) = away(move || {
+        let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
+        Ok((Batch::read(&body)?, room))
+    })
+    .await?;
     let parts = batch.place(&services, &who, from_seq).await?;
     let done = services.store.append(&who, parts).await?;
     let view = AppendedView {
@@ -86,9 +86,15 @@ pub(super) async fn put_graph(
     if is_gzip(&request)? {
         return Err(unsupported_encoding());
     }
-    let body = read_body(&request, payload, ("graph_too_large", MAX_GRAPH_BYTES)).await?;
-    Graph::parse(&body)?;
-    let graph_sha256 = crate::domain::id::sha256_hex(&body);
+    refuse_when_read_only(&services)?;
+    let mut room = Room::new(&services);
+    let body = read_body(&request, payload, &mut room, ("graph_too_large", MAX_GRAPH_BYTES)).await?;
+    let parsed = body.clone();
+    let graph_sha256 = away(move || {
+        Graph::parse(&parsed)?;
+        Ok(sha256_hex(&parsed))
+    })
+    .await?;
     let put = services.store.put_graph(&who, &run_id, body).await?;
     let response = match put {
         GraphPut::Created => HttpResponse::Created(),
@@ -166,18 +172,47 @@ fn unsupported_encoding() -> ApiError {
         .with("allowed", allowed(&["gzip"]))
 }
 
-/// Takes room for so many decoded bytes until the answer is made.
-fn hold(services: &Services, bytes: usize) -> Result<SemaphorePermit<'_>, ApiError> {
-    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-    services
-        .ingest_bytes
-        .try_acquire_many(permits)
-        .map_err(|_| ApiError::overloaded("ingest_busy", "too many batches at once; send it again in a moment"))
+/// Nothing is read that would be refused anyway.
+fn refuse_when_read_only(services: &Services) -> Result<(), ApiError> {
+    if services.settings.read_only { Err(StoreError::ReadOnly.into()) } else { Ok(()) }
+}
+
+/// Does work that takes long away from the threads that serve requests.
+async fn away<T: Send + 'static>(work: impl FnOnce() -> Result<T, ApiError> + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        log::error!("work on a body ended early: {error}");
+        Err(ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))
+    })
+}
+
+/// The room that one request's bytes take, of what all requests may take together; given back when it is dropped.
+struct Room {
+    all: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    fn new(services: &Services) -> Self {
+        Self { all: Arc::clone(&services.ingest_bytes), taken: None }
+    }
+
+    /// Takes room for so many more bytes.
+    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let busy = || ApiError::overloaded("ingest_busy", "too many batches at once; send it again in a moment");
+        let permits = u32::try_from(bytes).map_err(|_| busy())?;
+        let more = Arc::clone(&self.all).try_acquire_many_owned(permits).map_err(|_| busy())?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            taken => *taken = Some(more),
+        }
+        Ok(())
+    }
 }
 
 async fn read_body(
     request: &HttpRequest,
     mut payload: web::Payload,
+    room: &mut Room,
     (code, limit): (&'static str, usize),
 ) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::too_large(code, format!("the body is over {limit} bytes"), limit);
@@ -194,6 +229,7 @@ async fn read_body(
             if body.len() + chunk.len() > limit {
                 return Err(too_large());
             }
+            room.take(chunk.len())?;
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())
@@ -204,7 +240,8 @@ async fn read_body(
 }
 
 /// Decodes in steps, so that a small body cannot make a large one before its limit is looked at.
-fn gunzip(sent: &[u8], most: usize) -> Result<Bytes, ApiError> {
+fn gunzip(sent: &[u8], room: &mut Room) -> Result<Bytes, ApiError> {
+    let most = MAX_DECODED_BYTES.min(sent.len().saturating_mul(MAX_RATIO));
     let mut decoder = MultiGzDecoder::new(sent);
     let mut decoded = BytesMut::new();
     let mut step = vec![0; 64 * 1024];
@@ -221,6 +258,7 @@ fn gunzip(sent: &[u8], most: usize) -> Result<Bytes, ApiError> {
             );
             return Err(ApiError::too_large("batch_too_large", detail, most));
         }
+        room.take(read)?;
         decoded.extend_from_slice(step.get(..read).unwrap_or_default());
     }
 }

@@ -21,6 +21,9 @@ const MAX_EVENTS: u64 = 5000;
 /// A page of events ends with the line that passes this, however many were asked for; Kahn-Next-Seq goes on.
 const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
+/// How often an answer is begun anew because another log came under the same run_id.
+const REPLACED_AT_MOST: usize = 3;
+
 /// The run that the path names. What cannot be a run_id names no run.
 pub(super) fn run_id(request: &HttpRequest) -> Result<RunId, ApiError> {
     request.match_info().get("run_id").and_then(RunId::parse).ok_or_else(ApiError::unknown_run)
@@ -36,18 +39,23 @@ pub(super) async fn state(request: HttpRequest, services: web::Data<Services>) -
     let asked_now = params.ts("as_of", "invalid_as_of")?.unwrap_or_else(|| services.clock.now());
     let run_id = run_id(&request)?;
     let at_seq = params.int("at_seq", "invalid_at_seq", (0, MAX_INT))?;
-    let current = load(&services, &who, &run_id).await?;
     let spawned = services.store.spawned(&who, &run_id).await?;
     let stall_after_ms = services.settings.stall_after_ms;
-    let last = current.summary.next_seq.checked_sub(1);
-    let past = match at_seq {
-        Some(at_seq) if Some(at_seq) > last => return Err(beyond(at_seq, last)),
-        Some(at_seq) if Some(at_seq) < last => {
-            Some(services.state_at(&who, &run_id, at_seq).await?.ok_or_else(|| beyond(at_seq, None))?)
-        }
-        _ => None,
-    };
-    if let Some(state) = past {
+    for _ in 0..REPLACED_AT_MOST {
+        let current = load(&services, &who, &run_id).await?;
+        let last = current.summary.next_seq.checked_sub(1);
+        let at_seq = match at_seq {
+            Some(at_seq) if Some(at_seq) > last => return Err(beyond(at_seq, last)),
+            Some(at_seq) if Some(at_seq) < last => at_seq,
+            _ => {
+                let now = current.summary.ended.and(current.summary.last_event).unwrap_or(asked_now);
+                let moment = Moment { current: &current, summary: &current.summary, state: &current.state, now };
+                return answer::json(&request, &RunView::of(&moment, &spawned, stall_after_ms));
+            }
+        };
+        let state = services.state_at(&who, &run_id, at_seq).await?;
+        // Another log may have come under the same run_id meanwhile: one answer is of one log.
+        let Some(state) = state.filter(|state| state.log_id == current.summary.log_id) else { continue };
         let graph = current.graph.as_deref().zip(current.summary.graph_sha256.as_deref());
         let summary = Summary::of(&run_id, &state, graph);
         // The moment's own ts stands for now.
@@ -55,9 +63,7 @@ pub(super) async fn state(request: HttpRequest, services: web::Data<Services>) -
         let moment = Moment { current: &current, summary: &summary, state: &state, now };
         return answer::json(&request, &RunView::of(&moment, &spawned, stall_after_ms));
     }
-    let now = current.summary.ended.and(current.summary.last_event).unwrap_or(asked_now);
-    let moment = Moment { current: &current, summary: &current.summary, state: &current.state, now };
-    answer::json(&request, &RunView::of(&moment, &spawned, stall_after_ms))
+    Err(ApiError::overloaded("log_replaced", "the log is being replaced; ask again in a moment"))
 }
 
 fn beyond(at_seq: u64, last: Option<u64>) -> ApiError {
@@ -81,10 +87,8 @@ pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) 
         body.put_slice(line);
         body.put_u8(b'\n');
     }
-    let mut headers = vec![
-        (HeaderName::from_static("kahn-next-seq"), next.to_string()),
-        (HeaderName::from_static("kahn-log-id"), log_id.to_owned()),
-    ];
+    let mut headers = vec![(HeaderName::from_static("kahn-next-seq"), next.to_string())];
+    headers.extend(page.log_id.iter().map(|log_id| (HeaderName::from_static("kahn-log-id"), log_id.to_string())));
     if next < page.next_seq {
         let link = format!("</api/runs/{run_id}/events?from_seq={next}&limit={limit}>; rel=\"next\"");
         headers.push((header::LINK, link));

@@ -204,6 +204,8 @@ fn node_states<'a>(state: &'a RunState, graph: Option<&'a Graph>, spawned: &'a [
 
 fn agent(state: &RunState) -> AgentView<'_> {
     let agent = &state.agent;
+    let mut tools: Vec<_> = agent.tools.iter().collect();
+    tools.sort_by_key(|(_, tool)| tool.first_seq);
     AgentView {
         status: agent.status,
         step: agent.step,
@@ -212,11 +214,10 @@ fn agent(state: &RunState) -> AgentView<'_> {
             .into_iter()
             .map(|(status, millis)| (status, millis_to_seconds(millis)))
             .collect(),
-        tools: agent
-            .tools
-            .iter()
-            .map(|tool| ToolView {
-                tool_name: &tool.tool_name,
+        tools: tools
+            .into_iter()
+            .map(|(tool_name, tool)| ToolView {
+                tool_name,
                 calls: tool.durations_s.len() as u64,
                 failed: tool.failed,
                 p50_s: percentile(&tool.durations_s, 0.50),

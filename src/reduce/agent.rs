@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::state::{RunState, UsageSum, add_usage};
 use crate::domain::Timestamp;
 use crate::domain::event::{AgentStatus, AgentTransition, AuditCheckpoint, AuditResult, ToolInvocation};
+use crate::domain::id::sha256_hex;
 
 /// What agent events and audits gave.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,8 +25,8 @@ pub struct AgentState {
     pub highest_step: Option<u64>,
     /// Closed spans by status, in milliseconds.
     pub status_ms: BTreeMap<AgentStatus, u64>,
-    /// Its tools, in order of first use.
-    pub tools: Vec<Tool>,
+    /// Its tools, by name. The order of first use is that of `first_seq`.
+    pub tools: BTreeMap<String, Tool>,
     /// Calls of all tools.
     pub tool_calls: u64,
     /// Calls that failed.
@@ -45,11 +46,14 @@ pub struct AgentState {
 /// How many equal calls in a row are a loop (domain contract, `agent_loop`).
 pub const LOOP_LENGTH: u64 = 5;
 
+/// How much of a repeated input a state keeps, in characters.
+pub const SHOWN_INPUT_CHARS: usize = 1000;
+
 /// One tool and its calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
-    /// Its name.
-    pub tool_name: String,
+    /// Seq of its first call.
+    pub first_seq: u64,
     /// How many calls failed.
     pub failed: u64,
     /// How long each call took, in seconds, in log order.
@@ -74,8 +78,10 @@ pub struct FailedCall {
 pub struct Streak {
     /// The tool.
     pub tool_name: String,
-    /// What it was given each time.
+    /// What it was given each time, its first [`SHOWN_INPUT_CHARS`] characters.
     pub input_summary: String,
+    /// SHA-256 of all of it: calls are equal when this is.
+    pub input_sha256: String,
     /// How many calls.
     pub calls: u64,
     /// Seq of the first call.
@@ -158,17 +164,12 @@ pub(super) fn tool(state: &mut RunState, seq: u64, call: &ToolInvocation<'_>) {
     let agent = &mut state.agent;
     agent.at_step(call.step);
     agent.tool_calls += 1;
-    let at = agent.tools.iter().position(|tool| *tool.tool_name == *call.tool_name).unwrap_or_else(|| {
-        agent.tools.push(Tool {
-            tool_name: call.tool_name.to_string(),
-            failed: 0,
-            durations_s: Vec::new(),
-            last_error: None,
-            first_failed_seq: None,
-        });
-        agent.tools.len() - 1
-    });
-    if let Some(tool) = agent.tools.get_mut(at) {
+    if !agent.tools.contains_key(&*call.tool_name) {
+        let unused =
+            Tool { first_seq: seq, failed: 0, durations_s: Vec::new(), last_error: None, first_failed_seq: None };
+        agent.tools.insert(call.tool_name.to_string(), unused);
+    }
+    if let Some(tool) = agent.tools.get_mut(&*call.tool_name) {
         tool.durations_s.push(call.duration_s);
         if !call.ok {
             tool.failed += 1;
@@ -195,15 +196,17 @@ impl AgentState {
             self.streak = None;
             return;
         };
+        let input_sha256 = sha256_hex(input.as_bytes());
         match &mut self.streak {
-            Some(streak) if *streak.tool_name == *call.tool_name && streak.input_summary == input => {
+            Some(streak) if *streak.tool_name == *call.tool_name && streak.input_sha256 == input_sha256 => {
                 streak.calls += 1;
                 streak.last_step = call.step;
             }
             streak => {
                 *streak = Some(Streak {
                     tool_name: call.tool_name.to_string(),
-                    input_summary: input.to_owned(),
+                    input_summary: input.chars().take(SHOWN_INPUT_CHARS).collect(),
+                    input_sha256,
                     calls: 1,
                     first_seq: seq,
                     first_step: call.step,

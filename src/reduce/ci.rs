@@ -15,7 +15,7 @@ pub struct NodeState {
     pub last_seq: u64,
     /// Where it stands.
     pub status: NodeStatus,
-    /// Why, from its last move that gave a reason since it last moved without one.
+    /// Why, from its last move; null when that gave no reason.
     pub reason: Option<String>,
     /// When it first became ready.
     pub ready_at: Option<Timestamp>,
@@ -62,6 +62,9 @@ pub struct Attempt {
     pub backoff_s: Option<f64>,
 }
 
+/// How much of a check's output a state keeps, in characters: as much as a producer may send.
+pub const KEPT_TAIL_CHARS: usize = 4096;
+
 /// A check that did not exit 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailingCheck {
@@ -73,7 +76,7 @@ pub struct FailingCheck {
     pub cmd: String,
     /// Its exit code.
     pub rc: i32,
-    /// The end of its output.
+    /// The end of its output, at most [`KEPT_TAIL_CHARS`] characters.
     pub tail: Option<String>,
     /// Whether the tail was cut further.
     pub truncated: bool,
@@ -126,6 +129,32 @@ impl NodeState {
             .fold(0.0, |sum, lost| (sum + lost).min(f64::MAX))
     }
 
+    /// Closes the span of the status that it leaves.
+    fn leave(&mut self, was: NodeStatus, ts: Timestamp) {
+        let span = self.since.map_or(0, |since| ts.millis_since(since));
+        match was {
+            NodeStatus::Running => self.running_ms = self.running_ms.saturating_add(span),
+            NodeStatus::Ready => self.waiting_ms = self.waiting_ms.saturating_add(span),
+            _ => {}
+        }
+    }
+
+    fn enter(&mut self, status: NodeStatus, ts: Timestamp) {
+        self.status = status;
+        self.since = Some(ts);
+        match status {
+            NodeStatus::Ready => {
+                self.ready_at.get_or_insert(ts);
+            }
+            NodeStatus::Running => {
+                self.started.get_or_insert(ts);
+            }
+            _ => {}
+        }
+        let is_over = matches!(status, NodeStatus::Done | NodeStatus::Failed | NodeStatus::Blocked);
+        self.ended = is_over.then_some(ts);
+    }
+
     fn open_span(&self, status: NodeStatus, last_event: Option<Timestamp>) -> u64 {
         match (self.since, last_event) {
             (Some(since), Some(last)) if self.status == status => last.millis_since(since),
@@ -147,26 +176,15 @@ pub(super) fn transition(state: &mut RunState, seq: u64, ts: Timestamp, moved: &
     let node_id: &str = &moved.node_id;
     let node = node_mut(state, node_id, seq);
     let was = node.status;
-    let span = node.since.map_or(0, |since| ts.millis_since(since));
-    match was {
-        NodeStatus::Running => node.running_ms = node.running_ms.saturating_add(span),
-        NodeStatus::Ready => node.waiting_ms = node.waiting_ms.saturating_add(span),
-        _ => {}
-    }
-    node.status = moved.to;
-    node.since = Some(ts);
     node.reason = moved.reason.as_deref().map(str::to_owned);
-    match moved.to {
-        NodeStatus::Ready => {
-            node.ready_at.get_or_insert(ts);
-        }
-        NodeStatus::Running => {
-            node.started.get_or_insert(ts);
-            node.running_attempt = moved.attempt;
-        }
-        _ => {}
+    // A move to where it stands is no move: the span goes on.
+    if moved.to != was {
+        node.leave(was, ts);
+        node.enter(moved.to, ts);
     }
-    node.ended = matches!(moved.to, NodeStatus::Done | NodeStatus::Failed | NodeStatus::Blocked).then_some(ts);
+    if moved.to == NodeStatus::Running {
+        node.running_attempt = moved.attempt;
+    }
     if moved.from != was {
         state.breach(seq, Some(node_id), format!("moved from {}, but was {was}", moved.from));
     } else if !is_legal_move(moved.from, moved.to) {
@@ -207,11 +225,12 @@ pub(super) fn attempt(state: &mut RunState, seq: u64, ts: Timestamp, event: &Nod
             attempt: event.attempt,
             cmd: check.cmd.to_string(),
             rc: check.rc,
-            tail: check.tail.as_deref().map(str::to_owned),
+            tail: check.tail.as_deref().map(last_chars),
             truncated: check.truncated.unwrap_or(false),
         })
         .collect();
-    node.first_failing = failing.first().cloned();
+    // Its tail is nobody's: answers show the tail of the check that failed last.
+    node.first_failing = failing.first().map(|check| FailingCheck { tail: None, ..check.clone() });
     if let Some(last) = failing.into_iter().next_back() {
         node.last_failing = Some(last);
     }
@@ -226,6 +245,11 @@ fn node_mut<'a>(state: &'a mut RunState, node_id: &str, seq: u64) -> &'a mut Nod
     let node = state.nodes.entry(node_id.to_owned()).or_insert_with(|| NodeState::appearing(seq));
     node.last_seq = seq;
     node
+}
+
+fn last_chars(text: &str) -> String {
+    let start = text.char_indices().rev().nth(KEPT_TAIL_CHARS - 1).map_or(0, |(at, _)| at);
+    text.get(start..).unwrap_or_default().to_owned()
 }
 
 /// The moment so many seconds before `ts`.

@@ -9,7 +9,7 @@ use super::ci::NodeState;
 use super::summary::RunOutcome;
 use super::{agent, ci};
 use crate::domain::event::{Kind, Obj, Parent};
-use crate::domain::{Event, EventBody, LogId, Timestamp, Usage};
+use crate::domain::{Event, EventBody, LogId, MAX_INT, Timestamp, Usage};
 
 /// What is known of a run after so many events of its log. Prints as JSON and reads back to the same state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -101,9 +101,9 @@ pub struct End {
 /// A sum of tokens and cost; a member is null until an event gave it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct UsageSum {
-    /// Tokens read by the model; saturates.
+    /// Tokens read by the model; saturates at [`MAX_INT`].
     pub input_tokens: Option<u64>,
-    /// Tokens written by the model; saturates.
+    /// Tokens written by the model; saturates at [`MAX_INT`].
     pub output_tokens: Option<u64>,
     /// US dollars, added in log order.
     pub cost_usd: Option<f64>,
@@ -162,21 +162,19 @@ impl RunState {
             EventBody::AgentTransition(moved) => agent::transition(self, seq, event.ts, moved),
             EventBody::ToolInvocation(call) => agent::tool(self, seq, call),
             EventBody::AuditCheckpoint(audit) => agent::audit(self, seq, audit),
-            EventBody::RunEnd(end) => {
-                self.end = Some(End {
-                    seq,
-                    ts: event.ts,
-                    outcome: end.outcome.into(),
-                    total_duration_s: end.total_duration_s,
-                    declared_nodes: Some([end.done, end.failed, end.blocked]),
-                    exit_code: Some(end.exit_code.unwrap_or(0)),
-                    convergence_score: None,
-                    usage: None,
-                });
-            }
+            EventBody::RunEnd(end) => self.end(End {
+                seq,
+                ts: event.ts,
+                outcome: end.outcome.into(),
+                total_duration_s: end.total_duration_s,
+                declared_nodes: Some([end.done, end.failed, end.blocked]),
+                exit_code: Some(end.exit_code.unwrap_or(0)),
+                convergence_score: None,
+                usage: None,
+            }),
             EventBody::AgentRunEnd(end) => {
                 self.agent.seen = true;
-                self.end = Some(End {
+                self.end(End {
                     seq,
                     ts: event.ts,
                     outcome: end.outcome.into(),
@@ -192,13 +190,30 @@ impl RunState {
         }
     }
 
+    /// The first start event says what the run is; a later one adds only what no earlier one said.
     fn begin(&mut self, seq: u64, kind: Kind, start: Start) {
-        if self.start.is_some() {
-            self.breach(seq, None, "a second start event".into());
+        let Some(first) = &mut self.start else {
+            self.kind = Some(kind);
+            self.start = Some(start);
             return;
+        };
+        first.total_nodes = first.total_nodes.or(start.total_nodes);
+        if first.agent_id.is_none() {
+            (first.agent_id, first.task, first.model) = (start.agent_id, start.task, start.model);
         }
-        self.kind = Some(kind);
-        self.start = Some(start);
+        first.parent = first.parent.take().or(start.parent);
+        self.breach(seq, None, "a second start event".into());
+    }
+
+    /// The last end event declares the outcome; what it leaves unsaid stays as an earlier one said it.
+    fn end(&mut self, mut end: End) {
+        if let Some(earlier) = self.end.take() {
+            end.declared_nodes = end.declared_nodes.or(earlier.declared_nodes);
+            end.exit_code = end.exit_code.or(earlier.exit_code);
+            end.convergence_score = end.convergence_score.or(earlier.convergence_score);
+            end.usage = UsageSum::declared_over(earlier.usage, end.usage);
+        }
+        self.end = Some(end);
     }
 
     pub(super) fn breach(&mut self, seq: u64, node_id: Option<&str>, what: String) {
@@ -214,16 +229,7 @@ impl RunState {
 
     /// Tokens and cost of the run: what the end event says wins, field by field.
     pub fn total_usage(&self) -> Option<UsageSum> {
-        let declared = self.end.as_ref().and_then(|end| end.usage);
-        match (self.usage, declared) {
-            (summed, None) => summed,
-            (None, declared) => declared,
-            (Some(summed), Some(declared)) => Some(UsageSum {
-                input_tokens: declared.input_tokens.or(summed.input_tokens),
-                output_tokens: declared.output_tokens.or(summed.output_tokens),
-                cost_usd: declared.cost_usd.or(summed.cost_usd),
-            }),
-        }
+        UsageSum::declared_over(self.usage, self.end.as_ref().and_then(|end| end.usage))
     }
 
     /// Seconds: the declared duration of an ended run, else from the first event to the last, at least 0.
@@ -236,13 +242,26 @@ impl RunState {
 }
 
 impl UsageSum {
+    /// What was declared wins, field by field.
+    fn declared_over(summed: Option<Self>, declared: Option<Self>) -> Option<Self> {
+        match (summed, declared) {
+            (summed, None) => summed,
+            (None, declared) => declared,
+            (Some(summed), Some(declared)) => Some(Self {
+                input_tokens: declared.input_tokens.or(summed.input_tokens),
+                output_tokens: declared.output_tokens.or(summed.output_tokens),
+                cost_usd: declared.cost_usd.or(summed.cost_usd),
+            }),
+        }
+    }
+
     /// This sum and one more part.
     #[must_use]
     pub fn plus(mut self, part: &Usage) -> Self {
         let tokens = |sum: Option<u64>, more: Option<u64>| match (sum, more) {
             (sum, None) => sum,
             (None, more) => more,
-            (Some(sum), Some(more)) => Some(sum.saturating_add(more)),
+            (Some(sum), Some(more)) => Some(sum.saturating_add(more).min(MAX_INT)),
         };
         self.input_tokens = tokens(self.input_tokens, part.input_tokens);
         self.output_tokens = tokens(self.output_tokens, part.output_tokens);

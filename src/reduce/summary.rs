@@ -230,7 +230,7 @@ pub struct NodeResult {
 pub struct CheckpointResult {
     /// The checkpoint.
     pub checkpoint_id: String,
-    /// Results by kind.
+    /// Audits that passed.
     pub pass: u64,
     /// Audits that failed.
     pub fail: u64,

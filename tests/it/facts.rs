@@ -288,3 +288,78 @@ proptest! {
         prop_assert_eq!(ts.millis(), millis);
     }
 }
+
+fn state_of(lines: &[&str]) -> (RunState, Summary) {
+    let lines: Vec<Vec<u8>> = lines.iter().map(|rest| format!("{{{BASE}:{rest}}}").into_bytes()).collect();
+    let state = fold_onto(RunState::default(), &lines);
+    let summary = Summary::of(&RunId::parse("r").expect("a run_id"), &state, None);
+    (state, summary)
+}
+
+#[test]
+fn both_families_are_reduced_whatever_came_first() {
+    let (_, run) = state_of(&[
+        "\"run_start\",\"total_nodes\":1",
+        "\"agent_run_start\",\"agent_id\":\"coder\",\"task\":\"mend it\",\"model\":\"m\"",
+        "\"agent_run_end\",\"agent_id\":\"coder\",\"outcome\":\"converged\",\"total_steps\":1,\"total_tool_calls\":0,\"total_audit_checkpoints\":0,\
+         \"audits_passed\":0,\"audits_failed\":0,\"total_duration_s\":2,\"convergence_score\":0.5,\"usage\":{\"input_tokens\":7}",
+        "\"run_end\",\"outcome\":\"clean\",\"done\":0,\"failed\":0,\"blocked\":0,\"total_duration_s\":3",
+    ]);
+    assert_eq!(run.kind.map(|kind| kind.as_str()), Some("ci"), "by the first start event");
+    assert_eq!(
+        (run.agent_id.as_deref(), run.task.as_deref(), run.model.as_deref()),
+        (Some("coder"), Some("mend it"), Some("m"))
+    );
+    assert_eq!(
+        (run.outcome.map(|outcome| outcome.as_str()), run.duration_s),
+        (Some("clean"), Some(3.0)),
+        "the last end event declares"
+    );
+    assert_eq!(run.convergence_score, Some(0.5), "and unsays nothing");
+    assert_eq!(run.usage.and_then(|usage| usage.input_tokens), Some(7));
+}
+
+#[test]
+fn what_an_agent_declares_wins_over_the_sum_of_its_parts_field_by_field() {
+    let most = 9_007_199_254_740_991_u64;
+    let step = |tokens: u64| {
+        format!(
+            "\"agent_transition\",\"agent_id\":\"a\",\"step\":0,\"from\":\"thinking\",\"to\":\"thinking\",\"usage\":{{\"input_tokens\":{tokens},\"cost_usd\":0.25}}"
+        )
+    };
+    let end = "\"agent_run_end\",\"agent_id\":\"a\",\"outcome\":\"partial\",\"total_steps\":1,\"total_tool_calls\":0,\"total_audit_checkpoints\":0,\
+               \"audits_passed\":0,\"audits_failed\":0,\"total_duration_s\":2,\"usage\":{\"cost_usd\":9.5}";
+    let (_, run) = state_of(&[&step(most), &step(5), end]);
+    let usage = run.usage.expect("usage");
+    assert_eq!(
+        (usage.input_tokens, usage.output_tokens, usage.cost_usd),
+        (Some(most), None, Some(9.5)),
+        "sums saturate"
+    );
+}
+
+#[test]
+fn a_move_to_running_names_its_attempt_and_a_move_to_where_a_node_stands_is_none() {
+    let nameless = format!("{{{BASE}:\"node_transition\",\"node_id\":\"a\",\"from\":\"ready\",\"to\":\"running\"}}");
+    let said = parse_line(nameless.as_bytes()).expect_err("no attempt");
+    assert_eq!(said, "node_transition: missing field `attempt` of a move to running");
+    let at = |second: u32, from: &str, to: &str, attempt: &str| {
+        format!("{{\"ts\":\"2026-04-24T10:00:{second:02}.000Z\",\"run_id\":\"r\",\"event\":\"node_transition\",\"node_id\":\"a\",\"from\":\"{from}\",\"to\":\"{to}\"{attempt}}}").into_bytes()
+    };
+    let running = ",\"attempt\":1";
+    let lines = [
+        at(0, "pending", "ready", ""),
+        at(1, "ready", "running", running),
+        // A clock that steps back, and a move that is none: the span goes on.
+        at(0, "running", "running", running),
+        at(9, "running", "done", ""),
+    ];
+    let state = fold_onto(RunState::default(), &lines);
+    let node = &state.nodes["a"];
+    assert_eq!((node.running_s(state.last_event), node.waiting_s(state.last_event)), (8.0, 1.0));
+    assert_eq!(
+        state.breaches.iter().map(|breach| breach.seq).collect::<Vec<_>>(),
+        [0, 2],
+        "no start event; no legal move"
+    );
+}

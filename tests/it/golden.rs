@@ -206,6 +206,14 @@ fn an_answer_that_the_client_has_is_not_sent_again() {
 }
 
 #[test]
+fn an_answer_that_nobody_accepts_is_a_problem_too() {
+    let kitchen = backend::empty();
+    let answer = kitchen.send("GET", "/api/runs", &[("accept-encoding", "identity;q=0, *;q=0")], None);
+    assert_eq!(answer.problem(), (406, "not_acceptable".into()));
+    assert_eq!(answer.json()["request_id"], "golden");
+}
+
+#[test]
 fn a_head_that_is_too_large_is_refused() {
     let kitchen = backend::empty();
     let long = format!("/api/runs?q={}", "a".repeat(9000));

@@ -280,3 +280,39 @@ fn a_page_of_events_is_bounded_in_bytes_and_says_where_it_goes_on() {
     let moment = kitchen.get("/api/runs/r?at_seq=25").json();
     assert_eq!((&moment["at_seq"], &moment["next_seq"]), (&25.into(), &30.into()));
 }
+
+#[test]
+fn bodies_in_flight_take_bounded_room_and_give_it_back() {
+    use std::io::{Read as _, Write as _};
+    let kitchen = backend::empty();
+    let address = kitchen.server.url.strip_prefix("http://").expect("an address");
+    let most = 8 * 1024 * 1024;
+    let mut head = format!("POST /v1/ingest/transitions HTTP/1.1\r\nHost: {address}\r\nContent-Length: {most}\r\n");
+    for (name, value) in kitchen.producer_headers() {
+        head += &format!("{name}: {value}\r\n");
+    }
+    let almost = vec![b'x'; most - 1];
+    let mut stalled = Vec::new();
+    // 128 MiB are 16 such bodies: one of the next is refused, and nothing else comes of them.
+    let refused = (0..40).find_map(|_| {
+        let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(b"\r\n")).expect("the head is taken");
+        let is_taken = stream.write_all(&almost).is_ok();
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(200))).expect("a timeout");
+        let mut answer = [0; 2000];
+        let said = stream.read(&mut answer).map_or(0, |read| read);
+        stalled.push(stream);
+        (said > 0 || !is_taken).then(|| String::from_utf8_lossy(&answer[..said]).into_owned())
+    });
+    let refused = refused.expect("a refusal");
+    assert!(stalled.len() > 8, "room for several: {}", stalled.len());
+    assert!(
+        refused.is_empty() || (refused.starts_with("HTTP/1.1 503") && refused.contains("ingest_busy")),
+        "{refused}"
+    );
+    drop(stalled);
+    let batch = start("r");
+    crate::support::wait_for("the room to be given back", || {
+        (kitchen.post("/v1/ingest/transitions", batch.as_bytes()).status == 200).then_some(())
+    });
+}
