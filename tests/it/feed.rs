@@ -59,6 +59,13 @@ impl Socket {
         }
     }
 
+    /// Nothing but the answer to a senseless frame comes: what was to be sent was sent, once.
+    async fn is_quiet(&mut self) {
+        self.say(json!({"type": "nothing"})).await;
+        let frame = self.next().await;
+        assert_eq!(frame["code"], "invalid_frame", "a frame too many: {frame}");
+    }
+
     /// The next events, as (seq, line).
     pub(crate) async fn events(&mut self, count: usize) -> Vec<(u64, String)> {
         let mut events = Vec::new();
@@ -104,6 +111,7 @@ fn a_client_that_loses_its_connection_resumes_without_a_gap_or_a_repeat() {
         assert_eq!(socket.events(3).await, expected(0..3), "what was stored before");
         append(&kitchen, 3..5);
         assert_eq!(socket.events(2).await, expected(3..5), "what is stored now");
+        socket.is_quiet().await;
         drop(socket);
         append(&kitchen, 5..700);
         let log_id = kitchen.get("/api/runs/r").json()["log_id"].clone();
@@ -112,6 +120,7 @@ fn a_client_that_loses_its_connection_resumes_without_a_gap_or_a_repeat() {
         assert_eq!(socket.events(695).await, expected(5..700), "what was missed");
         append(&kitchen, 700..702);
         assert_eq!(socket.events(2).await, expected(700..702), "and goes on");
+        socket.is_quiet().await;
         socket.say(json!({"type": "unsubscribe", "run_id": "r"})).await;
     });
 }
