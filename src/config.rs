@@ -7,7 +7,7 @@ use clap::Args;
 /// Options of `kahn serve` that both builds have, as they were typed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Typed {
-    /// Address and port to listen on
+    /// Address and port to listen on [default: 127.0.0.1:8080 in oss, 0.0.0.0:$PORT in cloud]
     #[arg(long, env = "KAHN_BIND", value_name = "ADDR")]
     pub bind: Option<String>,
     /// Seconds of silence after which a live run counts as stalled [default: 900]

@@ -115,7 +115,12 @@ async fn finish(
         _ => None,
     };
     let mut response = match problem {
-        Some(problem) => response.into_response(problem.to_response(&id)),
+        Some(problem) => {
+            if status.is_server_error() {
+                log::error!("request {id} was answered {}: {problem}", status.as_u16());
+            }
+            response.into_response(problem.to_response(&id))
+        }
         None => response,
     };
     let headers = response.headers_mut();
