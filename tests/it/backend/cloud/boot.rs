@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use super::cluster::{APP_PASSWORD, Database, shared};
-use crate::support::{PATIENCE, Server, kahn};
+use crate::support::{PATIENCE, Server, kahn, run};
 
 /// Starts the server, which must refuse: its exit code and its sentences.
 fn refusal(env: &[(&str, &str)]) -> (i32, Vec<String>) {
@@ -77,6 +77,18 @@ fn each_missing_table_is_named_with_its_file() {
     }
 }
 
+/// A question of the project's first card.
+#[test]
+fn cloud_without_a_dsn_does_not_boot() {
+    let done = run(&["serve"], &[("KAHN_AUTH", "keys-only")]);
+    assert_eq!(done.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&done.stderr),
+        "error: no database is configured; set KAHN_DATABASE_URL to the DSN of the role kahn_app, \
+         as in postgres://kahn_app:PASSWORD@HOST:5432/DATABASE\n"
+    );
+}
+
 #[test]
 fn what_is_not_configured_is_told_all_at_once() {
     let no_database = "no database is configured; set KAHN_DATABASE_URL to the DSN of the role kahn_app, \
@@ -97,13 +109,12 @@ fn what_is_not_configured_is_told_all_at_once() {
     assert!(sentences[0].ends_with("; it looks like postgres://user:password@host:5432/database"), "{sentences:?}");
 }
 
+/// A question of the project's first card.
 #[test]
-fn the_options_of_the_other_build_are_refused_with_the_way_to_it() {
+fn there_is_no_cloud_with_files() {
     let dsn = Database::fresh().app_dsn();
     for flag in ["--archive", "--fixture-dir"] {
-        let done = kahn(&["serve", flag, "somewhere"], &[("KAHN_DATABASE_URL", &dsn), ("KAHN_AUTH", "keys-only")])
-            .output()
-            .expect("the binary starts");
+        let done = run(&["serve", flag, "somewhere"], &[("KAHN_DATABASE_URL", &dsn), ("KAHN_AUTH", "keys-only")]);
         assert_eq!(done.status.code(), Some(2));
         let wanted = format!(
             "error: {flag} belongs to the oss build; this is the cloud build, which keeps runs in Postgres and reads \
@@ -111,7 +122,7 @@ fn the_options_of_the_other_build_are_refused_with_the_way_to_it() {
         );
         assert_eq!(String::from_utf8_lossy(&done.stderr), wanted);
     }
-    let help = kahn(&["serve", "--help"], &[]).output().expect("the binary starts");
+    let help = run(&["serve", "--help"], &[]);
     assert!(!String::from_utf8_lossy(&help.stdout).contains("--archive"), "it is hidden");
 }
 
