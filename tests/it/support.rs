@@ -7,6 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use kahn::contract::{Filter, ListPosition, ListQuery, Order, Sort};
+use kahn::domain::Timestamp;
+
 /// How long a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -256,4 +259,25 @@ pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
         std::thread::park_timeout(Duration::from_millis(10));
     }
+}
+
+/// The question for every run, in one page.
+pub(crate) fn everything() -> ListQuery {
+    let filter = Filter {
+        now: Timestamp::parse("2026-04-24T12:00:00.000Z").expect("a ts"),
+        stall_after_ms: 900_000,
+        without_agents: false,
+        kind: None,
+        phase: None,
+        outcome: None,
+        agent_id: None,
+        node_id: None,
+        parent: None,
+        q: None,
+        last_event_from: None,
+        since: None,
+        until: None,
+        started_by: None,
+    };
+    ListQuery { filter, sort: Sort::Started, order: Order::Desc, position: ListPosition::Offset(0), limit: 500 }
 }

@@ -11,30 +11,10 @@ use kahn::reduce::{RunOutcome, Summary};
 
 use super::cluster::{Database, runtime};
 use super::library::{open, part, run_id, somebody};
+use crate::support::everything;
 
 fn ts(text: &str) -> Timestamp {
     Timestamp::parse(text).expect("a ts")
-}
-
-/// Every run, in one page.
-pub(super) fn everything() -> ListQuery {
-    let filter = Filter {
-        now: ts("2026-04-24T12:00:00.000Z"),
-        stall_after_ms: 900_000,
-        without_agents: false,
-        kind: None,
-        phase: None,
-        outcome: None,
-        agent_id: None,
-        node_id: None,
-        parent: None,
-        q: None,
-        last_event_from: None,
-        since: None,
-        until: None,
-        started_by: None,
-    };
-    ListQuery { filter, sort: Sort::Started, order: Order::Desc, position: ListPosition::Offset(0), limit: 500 }
 }
 
 /// The kept lines of the samples, a part a run.

@@ -7,8 +7,8 @@ use kahn::contract::{GraphPut, ListPosition, ReadLimit, Refusal, RequestFacts, S
 
 use super::cluster::{Database, runtime};
 use super::library::{open, part, run_id, somebody};
-use super::lists::everything;
-use crate::support::PATIENCE;
+
+use crate::support::{PATIENCE, everything};
 
 const ALL: ReadLimit = ReadLimit { lines: 100_000, bytes: usize::MAX };
 

@@ -106,7 +106,7 @@ async fn a_malformed_graph_counts_as_absent_and_is_told() {
     home.put("only-graph", "graph.json", GRAPH);
     let served = home.open().await;
     let store = &served.backend.store;
-    assert_eq!(served.list(&query()).await, ["r1", "only-graph"]);
+    assert_eq!(served.list(&everything()).await, ["r1", "only-graph"]);
     assert!(store.graph(&served.who, &id("r1")).await.unwrap().unwrap().is_none());
     assert!(store.graph(&served.who, &id("only-bad-graph")).await.unwrap().is_none());
     let Problem { line, reason } = served.problems("r1").await.items.remove(0);

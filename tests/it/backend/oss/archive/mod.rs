@@ -15,16 +15,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::everything;
 use bytes::Bytes;
 use clap::Parser;
 use futures_util::StreamExt;
 use kahn::backend::{Options, select_backend};
 use kahn::config::{BootError, Config, Typed};
 use kahn::contract::{
-    Appended, Backend, Filter, GraphPut, ListPosition, ListQuery, Order, Part, Principal, Problems, ReadLimit,
-    RequestFacts, Sort, StoreError,
+    Appended, Backend, GraphPut, ListPosition, ListQuery, Order, Part, Principal, Problems, ReadLimit, RequestFacts,
+    Sort, StoreError,
 };
-use kahn::domain::{LogId, RunId, Timestamp};
+use kahn::domain::{LogId, RunId};
 
 /// Long enough for any condition that comes true at all.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -192,26 +193,6 @@ impl Served {
         })
         .await;
     }
-}
-
-pub(crate) fn query() -> ListQuery {
-    let filter = Filter {
-        now: Timestamp::parse("2026-04-24T12:00:00.000Z").unwrap(),
-        stall_after_ms: 900_000,
-        without_agents: false,
-        kind: None,
-        phase: None,
-        outcome: None,
-        agent_id: None,
-        node_id: None,
-        parent: None,
-        q: None,
-        last_event_from: None,
-        since: None,
-        until: None,
-        started_by: None,
-    };
-    ListQuery { filter, sort: Sort::Started, order: Order::Desc, position: ListPosition::Offset(0), limit: 500 }
 }
 
 /// Every path below a folder with its bytes.

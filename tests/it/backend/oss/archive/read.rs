@@ -50,23 +50,23 @@ async fn lists_are_ordered_filtered_and_paged() {
     home.put("also-no-log", "graph.json", GRAPH);
     let served = home.open().await;
     let newest = ["e", "c", "d", "a", "b", "also-no-log", "no-log"];
-    assert_eq!(served.list(&query()).await, newest);
-    let rising = ListQuery { order: Order::Asc, ..query() };
+    assert_eq!(served.list(&everything()).await, newest);
+    let rising = ListQuery { order: Order::Asc, ..everything() };
     assert_eq!(served.list(&rising).await, ["a", "b", "c", "d", "e", "also-no-log", "no-log"]);
     for order in [Order::Desc, Order::Asc] {
-        let all = served.list(&ListQuery { order, ..query() }).await;
+        let all = served.list(&ListQuery { order, ..everything() }).await;
         for sort in [Sort::Started, Sort::Duration, Sort::Outcome] {
             let all = if sort == Sort::Started {
                 all.clone()
             } else {
-                served.list(&ListQuery { order, sort, ..query() }).await
+                served.list(&ListQuery { order, sort, ..everything() }).await
             };
             for limit in 1..=7 {
                 let (mut by_offset, mut by_key) = (Vec::new(), Vec::new());
                 let mut key: Option<SortKey> = None;
                 loop {
                     let position = ListPosition::Offset(by_offset.len() as u64);
-                    let page = ListQuery { order, sort, limit, position, ..query() };
+                    let page = ListQuery { order, sort, limit, position, ..everything() };
                     let at_offset = served.list(&page).await;
                     let position = key.clone().map_or(ListPosition::Offset(0), ListPosition::After);
                     let page = ListQuery { position, ..page };
@@ -82,7 +82,7 @@ async fn lists_are_ordered_filtered_and_paged() {
             }
         }
     }
-    let mut some = query();
+    let mut some = everything();
     some.filter.q = Some("o-l".into());
     some.limit = 1;
     let page = served.backend.store.list(&served.who, &some).await.unwrap();

@@ -152,25 +152,25 @@ async fn an_answer_never_mixes_two_logs() {
 async fn an_archive_may_come_go_and_come_back() {
     let home = Home::new();
     let served = home.open().await;
-    assert_eq!(served.list(&query()).await, [""; 0]);
+    assert_eq!(served.list(&everything()).await, [""; 0]);
     served.backend.store.ready().await.unwrap();
     home.put_log("r1", text(&lines("r1", 2)));
     served.until_kept("r1", &lines("r1", 2)).await;
 
     let away = home.folder.path().join("away");
     std::fs::rename(home.archive(), &away).unwrap();
-    served.until("an empty list", || async { served.list(&query()).await.is_empty() }).await;
+    served.until("an empty list", || async { served.list(&everything()).await.is_empty() }).await;
     assert_eq!(served.kept("r1").await, None);
     home.put_log("r2", text(&lines("r2", 2)));
     served.until_kept("r2", &lines("r2", 2)).await;
     std::fs::remove_dir_all(home.archive()).unwrap();
     std::fs::rename(&away, home.archive()).unwrap();
     served.until_kept("r1", &lines("r1", 2)).await;
-    served.until("one run", || async { served.list(&query()).await == ["r1"] }).await;
+    served.until("one run", || async { served.list(&everything()).await == ["r1"] }).await;
 
     // What vanished may be written anew.
     std::fs::remove_dir_all(home.archive()).unwrap();
-    served.until("an empty list", || async { served.list(&query()).await.is_empty() }).await;
+    served.until("an empty list", || async { served.list(&everything()).await.is_empty() }).await;
     let appended = served.append(vec![part("r1", 0, &lines("r1", 3))]).await.unwrap();
     assert_eq!(appended.accepted, 3);
     assert_eq!(served.kept("r1").await.unwrap(), lines("r1", 3));
