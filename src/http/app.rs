@@ -104,7 +104,9 @@ async fn finish(
     let id = request_id(&request);
     let answered = tokio::time::timeout(REQUEST_DEADLINE, next.call(request)).await.map_err(|_| {
         log::error!("request {id} was given up after {REQUEST_DEADLINE:?}");
-        ApiError::overloaded("request_timeout", "the answer took too long").answering(&id)
+        // The request is gone with its handler, so this answer goes round the end of this function.
+        let late = ApiError::overloaded("request_timeout", "the answer took too long").answering(&id);
+        HEADERS.iter().fold(late, |late, (name, value)| late.header(HeaderName::from_static(name), (*value).to_owned()))
     })?;
     let response = answered?.map_into_boxed_body();
     let status = response.status();
