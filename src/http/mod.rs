@@ -16,3 +16,4 @@ mod view;
 
 pub use app::{app, serve};
 pub use error::ApiError;
+pub use routes::route_table;

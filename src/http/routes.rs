@@ -6,48 +6,71 @@ use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, guard, w
 use super::error::ApiError;
 use super::{feed, ingest, list, meta, pages, runs};
 
+/// An address, and what it takes.
+struct Route {
+    method: Method,
+    pattern: &'static str,
+    resource: Resource,
+}
+
 /// Every route of both builds.
 #[rustfmt::skip]
+fn all() -> Vec<Route> {
+    vec![
+        get("/healthz",                                meta::health),
+        get("/readyz",                                 meta::ready),
+        get("/api/config",                             meta::config),
+        get("/api/me",                                 meta::me),
+        get("/api/runs",                               list::runs),
+        get("/api/runs/{run_id}",                      runs::state),
+        get("/api/runs/{run_id}/events",               runs::events),
+        get("/api/runs/{run_id}/graph",                runs::graph),
+        get("/api/runs/{run_id}/problems",             runs::problems),
+        one(Method::POST, "/v1/ingest/transitions",    ingest::transitions),
+        get("/v1/ingest/runs/{run_id}",                ingest::position),
+        one(Method::PUT, "/v1/ingest/runs/{run_id}/graph", ingest::put_graph),
+        get("/ws/live",                                feed::live),
+        get("/",                                       pages::index),
+        get("/a/{file}",                               pages::asset),
+    ]
+}
+
+/// Adds every route, and the answer to whatever is none.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config
-        .service(get("/healthz",                                meta::health))
-        .service(get("/readyz",                                 meta::ready))
-        .service(get("/api/config",                             meta::config))
-        .service(get("/api/me",                                 meta::me))
-        .service(get("/api/runs",                               list::runs))
-        .service(get("/api/runs/{run_id}",                      runs::state))
-        .service(get("/api/runs/{run_id}/events",               runs::events))
-        .service(get("/api/runs/{run_id}/graph",                runs::graph))
-        .service(get("/api/runs/{run_id}/problems",             runs::problems))
-        .service(one(Method::POST, "/v1/ingest/transitions",    ingest::transitions))
-        .service(get("/v1/ingest/runs/{run_id}",                ingest::position))
-        .service(one(Method::PUT, "/v1/ingest/runs/{run_id}/graph", ingest::put_graph))
-        .service(get("/ws/live",                                feed::live))
-        .service(get("/",                                       pages::index))
-        .service(get("/a/{file}",                               pages::asset))
-        .default_service(web::to(nothing_here));
+    for route in all() {
+        config.service(route.resource);
+    }
+    config.default_service(web::to(nothing_here));
+}
+
+/// Method and pattern of every route, in order; what is read by GET is read by HEAD too.
+pub fn route_table() -> Vec<(String, &'static str)> {
+    all().into_iter().map(|route| (route.method.to_string(), route.pattern)).collect()
 }
 
 /// A route that is read: GET, and HEAD without the body.
-fn get<F, Args>(path: &str, handler: F) -> Resource
+fn get<F, Args>(pattern: &'static str, handler: F) -> Route
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
     let reads = web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler);
-    web::resource(path).route(reads).default_service(web::to(|| wrong_method("GET, HEAD")))
+    let resource = web::resource(pattern).route(reads).default_service(web::to(|| wrong_method("GET, HEAD")));
+    Route { method: Method::GET, pattern, resource }
 }
 
 /// A route with one method that writes.
-fn one<F, Args>(method: Method, path: &str, handler: F) -> Resource
+fn one<F, Args>(method: Method, pattern: &'static str, handler: F) -> Route
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
     let allow = if method == Method::PUT { "PUT" } else { "POST" };
-    web::resource(path).route(web::method(method).to(handler)).default_service(web::to(move || wrong_method(allow)))
+    let route = web::method(method.clone()).to(handler);
+    let resource = web::resource(pattern).route(route).default_service(web::to(move || wrong_method(allow)));
+    Route { method, pattern, resource }
 }
 
 async fn wrong_method(allow: &'static str) -> Result<&'static str, ApiError> {
