@@ -129,6 +129,12 @@ impl NodeState {
             .fold(0.0, |sum, lost| (sum + lost).min(f64::MAX))
     }
 
+    /// Seconds of waiting before attempts, as they say.
+    pub fn backoff_s(&self) -> f64 {
+        let waits = self.attempts.iter().map(|attempt| attempt.backoff_s.unwrap_or(0.0));
+        waits.fold(0.0, |sum, wait| (sum + wait).min(f64::MAX))
+    }
+
     /// Closes the span of the status that it leaves.
     fn leave(&mut self, was: NodeStatus, ts: Timestamp) {
         let span = self.since.map_or(0, |since| ts.millis_since(since));

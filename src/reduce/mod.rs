@@ -8,4 +8,4 @@ pub mod summary;
 pub use agent::{AgentState, Audit, Tool};
 pub use ci::{Attempt, FailingCheck, NodeState};
 pub use state::{Breach, End, ParentRef, RunState, Start, UsageSum};
-pub use summary::{CheckpointResult, FirstFailure, NodeCounts, NodeResult, Phase, RunOutcome, Summary};
+pub use summary::{CheckpointResult, FirstFailure, NodeCounts, NodeOutcome, NodeResult, Phase, RunOutcome, Summary};

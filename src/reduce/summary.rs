@@ -223,6 +223,43 @@ pub struct NodeResult {
     pub duration_s: f64,
     /// Seconds lost in failed attempts and backoff, see [`NodeState::lost_s`].
     pub lost_s: f64,
+    /// Those of them that were backoff.
+    pub backoff_s: f64,
+}
+
+/// How a node came out of a run (domain contract, node flakiness).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeOutcome {
+    /// Done at the first attempt.
+    Done,
+    /// Done after more than one attempt.
+    Retry,
+    /// It gave up.
+    Failed,
+    /// An ancestor failed.
+    Blocked,
+}
+
+impl NodeResult {
+    fn outcome(&self) -> Option<NodeOutcome> {
+        match self.status {
+            NodeStatus::Done if self.attempts > 1 => Some(NodeOutcome::Retry),
+            NodeStatus::Done => Some(NodeOutcome::Done),
+            NodeStatus::Failed => Some(NodeOutcome::Failed),
+            NodeStatus::Blocked => Some(NodeOutcome::Blocked),
+            NodeStatus::Pending | NodeStatus::Ready | NodeStatus::Running => None,
+        }
+    }
+}
+
+impl Summary {
+    /// The nodes that came out of the run, ended or not; none of a run that is not of kind `ci`. What is told of a node
+    /// across runs (flakiness, recent) is made of these alone.
+    pub fn node_outcomes(&self) -> impl Iterator<Item = (&NodeResult, NodeOutcome)> {
+        let nodes = if self.kind == Some(Kind::Ci) { self.node_results.as_slice() } else { &[] };
+        nodes.iter().filter_map(|node| node.outcome().map(|outcome| (node, outcome)))
+    }
 }
 
 /// A checkpoint's results in one run.
@@ -298,6 +335,7 @@ impl Summary {
                     attempts: node.map_or(0, |node| node.attempts.len() as u64),
                     duration_s: node.map_or(0.0, |node| node.running_s(state.last_event)),
                     lost_s: node.map_or(0.0, NodeState::lost_s),
+                    backoff_s: node.map_or(0.0, NodeState::backoff_s),
                 })
                 .collect(),
             checkpoints: checkpoints(state),
