@@ -24,6 +24,11 @@ pub const RUNS: &str = "runs";
 pub const LOG: &str = "transitions.jsonl";
 /// A run's graph.
 pub const GRAPH: &str = "graph.json";
+/// What a producer says of a run that ended.
+pub const SUMMARY: &str = "summary.json";
+
+/// The largest summary.json that is read, in bytes (8 MiB): more than the most nodes a graph may have can fill.
+const MAX_SUMMARY_BYTES: usize = 8 * 1024 * 1024;
 
 /// Why an archive or a file in it cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -147,15 +152,32 @@ impl Archive {
     ///
     /// When the folder cannot be listed.
     pub fn run_ids(&self) -> Result<Vec<RunId>, ReaderError> {
-        let Some(runs) = &self.runs else { return Ok(Vec::new()) };
+        self.listing().map(|listing| listing.run_ids)
+    }
+
+    /// Everything in the folder of the run folders, by name.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be listed.
+    pub fn listing(&self) -> Result<Listing, ReaderError> {
+        let mut listing = Listing::default();
+        let Some(runs) = &self.runs else { return Ok(listing) };
         if let Some(only) = &self.only {
-            return Ok(vec![only.clone()]);
+            listing.run_ids.push(only.clone());
+            return Ok(listing);
         }
         let entries = Dir::read_from(runs).map_err(|error| ReaderError::io(RUNS, error))?;
-        let mut ids = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| ReaderError::io(RUNS, error))?;
-            let Some(run_id) = entry.file_name().to_str().ok().and_then(RunId::parse) else { continue };
+            let name = entry.file_name().to_string_lossy();
+            if name == "." || name == ".." {
+                continue;
+            }
+            let Some(run_id) = entry.file_name().to_str().ok().and_then(RunId::parse) else {
+                listing.others.push(name.into_owned());
+                continue;
+            };
             let is_folder = match entry.file_type() {
                 FileType::Directory => true,
                 // Some file systems do not say in the listing.
@@ -164,11 +186,19 @@ impl Archive {
                 _ => false,
             };
             if is_folder {
-                ids.push(run_id);
+                listing.run_ids.push(run_id);
+            } else {
+                listing.others.push(name.into_owned());
             }
         }
-        ids.sort_unstable();
-        Ok(ids)
+        listing.run_ids.sort_unstable();
+        listing.others.sort_unstable();
+        Ok(listing)
+    }
+
+    /// Whether a run folder was named, which is then the only run.
+    pub fn is_one_run(&self) -> bool {
+        self.only.is_some()
     }
 
     /// Opens a run's folder; `None` when there is none (a link is none).
@@ -209,6 +239,15 @@ impl Archive {
     }
 }
 
+/// What stands beside each other in the folder of the run folders.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The run folders.
+    pub run_ids: Vec<RunId>,
+    /// What is no run folder: a link, a file, a folder whose name is no run_id. Names may be hostile.
+    pub others: Vec<String>,
+}
+
 /// What a run's files look like from outside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Glance {
@@ -223,6 +262,59 @@ pub struct Glance {
 pub struct RunFolder {
     folder: OwnedFd,
     run_id: RunId,
+}
+
+/// A log that a person named by its own path, and the folder that it stands in.
+#[derive(Debug)]
+pub struct NamedLog {
+    folder: RunFolder,
+    name: String,
+}
+
+impl NamedLog {
+    /// Opens the folder of the log at `path`. The run is the one that its folder is named after when it stands where an
+    /// archive keeps it (`runs/RUN_ID/transitions.jsonl`), else the one of its first event.
+    ///
+    /// # Errors
+    ///
+    /// When the path is missing, or it or its folder cannot be read.
+    pub fn open(path: &Path) -> Result<Self, ReaderError> {
+        let refused = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => ReaderError::Missing(path.to_owned()),
+            _ => ReaderError::io(path.display().to_string(), error),
+        };
+        // The file's own place, however it was typed: links on the way to it are the user's own.
+        let real = path.canonicalize().map_err(refused)?;
+        let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let above = real.parent().unwrap_or(Path::new("/"));
+        let is_in_archive = name == LOG && above.parent().and_then(Path::file_name).is_some_and(|name| name == RUNS);
+        let folder_name = above.file_name().and_then(|name| name.to_str()).and_then(RunId::parse);
+        let stands_in = folder_name.filter(|_| is_in_archive);
+        let any = RunId::parse("log").ok_or_else(|| ReaderError::Missing(path.to_owned()))?;
+        let folder = RunFolder { folder: open_root(above)?, run_id: stands_in.clone().unwrap_or(any) };
+        let mut log = Self { folder, name };
+        if stands_in.is_none()
+            && let Found::File(file) = log.log()?
+            && let Some(run_id) = log::first_run_id(&file)?
+        {
+            log.folder.run_id = run_id;
+        }
+        Ok(log)
+    }
+
+    /// The folder; its run_id is the run that the log is of.
+    pub fn folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
+    /// Opens the log.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened.
+    pub fn log(&self) -> Result<Found<LogFile>, ReaderError> {
+        self.folder.log_named(&self.name)
+    }
 }
 
 impl RunFolder {
@@ -242,10 +334,14 @@ impl RunFolder {
     ///
     /// When it is there and cannot be opened.
     pub fn log(&self) -> Result<Found<LogFile>, ReaderError> {
-        Ok(match self.open(LOG)? {
+        self.log_named(LOG)
+    }
+
+    fn log_named(&self, name: &str) -> Result<Found<LogFile>, ReaderError> {
+        Ok(match self.open(name)? {
             Found::Nothing => Found::Nothing,
             Found::NotRegular => Found::NotRegular,
-            Found::File((file, identity)) => Found::File(LogFile::new(file, identity, self.name_of(LOG))),
+            Found::File((file, identity)) => Found::File(LogFile::new(file, identity, self.name_of(name))),
         })
     }
 
@@ -255,25 +351,51 @@ impl RunFolder {
     ///
     /// When it is there and cannot be read.
     pub fn graph(&self) -> Result<Found<GraphBytes>, ReaderError> {
-        let (file, identity) = match self.open(GRAPH)? {
+        Ok(match self.read(GRAPH, MAX_GRAPH_BYTES)? {
+            Found::Nothing => Found::Nothing,
+            Found::NotRegular => Found::NotRegular,
+            Found::File((bytes, identity)) => {
+                let graph = Graph::parse(&bytes).map_err(|error| error.to_string());
+                Found::File(GraphBytes { bytes, identity, graph })
+            }
+        })
+    }
+
+    /// Reads summary.json; `Err` says why its bytes are not taken.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and cannot be read.
+    pub fn summary(&self) -> Result<Found<Result<Vec<u8>, String>>, ReaderError> {
+        Ok(match self.read(SUMMARY, MAX_SUMMARY_BYTES)? {
+            Found::Nothing => Found::Nothing,
+            Found::NotRegular => Found::NotRegular,
+            Found::File((bytes, _)) if bytes.len() > MAX_SUMMARY_BYTES => {
+                Found::File(Err(format!("{SUMMARY} is over 8 MiB")))
+            }
+            Found::File((bytes, _)) => Found::File(Ok(bytes)),
+        })
+    }
+
+    /// Reads a file; one byte past the limit is enough to know that it is too large.
+    fn read(&self, name: &str, most: usize) -> Result<Found<(Vec<u8>, Identity)>, ReaderError> {
+        let (file, identity) = match self.open(name)? {
             Found::Nothing => return Ok(Found::Nothing),
             Found::NotRegular => return Ok(Found::NotRegular),
             Found::File(opened) => opened,
         };
         let mut bytes = Vec::new();
         let mut chunk = vec![0; CHUNK_BYTES];
-        // One byte past the limit is enough for Graph::parse to say that it is too large.
-        while bytes.len() <= MAX_GRAPH_BYTES {
+        while bytes.len() <= most {
             let read = log::read_at(&file, &mut chunk, bytes.len() as u64)
-                .map_err(|error| ReaderError::io(self.name_of(GRAPH), error))?;
+                .map_err(|error| ReaderError::io(self.name_of(name), error))?;
             if read == 0 {
                 break;
             }
             bytes.extend_from_slice(&chunk[..read]);
         }
-        bytes.truncate(MAX_GRAPH_BYTES + 1);
-        let graph = Graph::parse(&bytes).map_err(|error| error.to_string());
-        Ok(Found::File(GraphBytes { bytes, identity, graph }))
+        bytes.truncate(most + 1);
+        Ok(Found::File((bytes, identity)))
     }
 
     fn name_of(&self, name: &str) -> String {

@@ -217,6 +217,25 @@ impl LogReader {
     }
 }
 
+/// The run that the first readable line of a log names; `None` when there is no such line.
+pub(super) fn first_run_id(log: &LogFile) -> Result<Option<RunId>, ReaderError> {
+    let mut splitter = LineSplitter::default();
+    let mut found = None;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while found.is_none() {
+        let read = log.read_at(&mut buffer, splitter.end())?;
+        if read == 0 {
+            break;
+        }
+        splitter.push(&buffer[..read], |piece, _, _| {
+            if let (None, Piece::Line(line)) = (&found, piece) {
+                found = parse_line(line).ok().and_then(|event| RunId::parse(&event.run_id));
+            }
+        });
+    }
+    Ok(found)
+}
+
 fn judge<'a>(run_id: &RunId, piece: &Piece<'a>) -> Result<(&'a [u8], Event<'a>), String> {
     let Piece::Line(line) = *piece else { return Err(LINE_TOO_LONG.into()) };
     let event = parse_line(line)?;

@@ -1,8 +1,11 @@
 //! The command line: one file a subcommand; the backend adds its own.
 
 mod client;
+mod named;
+mod print;
 mod push;
 mod serve;
+mod validate;
 
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -31,6 +34,8 @@ enum Command {
     Serve(serve::ServeOptions),
     /// Send runs to a server; sent again, it goes on where it stopped
     Push(push::PushOptions),
+    /// Check logs and archives: every problem with file and line; exit 1 if there is any
+    Validate(validate::ValidateOptions),
     #[command(flatten)]
     Backend(backend::Command),
 }
@@ -48,6 +53,7 @@ pub fn main() -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Serve(options)) => serve::run(&options),
         Some(Command::Push(options)) => push::run(&options),
+        Some(Command::Validate(options)) => validate::run(&options),
         Some(Command::Backend(command)) => command.run(),
     });
     done.unwrap_or_else(|error| {

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use ureq::http::Method;
 
 use super::client::{self, Client, ClientError};
+use super::named::open_all;
 use crate::archive_reader::{Archive, Found, GRAPH, Judged, LOG, LogReader, ReaderError, RunFolder};
 use crate::config::BootError;
 use crate::domain::id::sha256_hex;
@@ -142,7 +143,7 @@ struct Accepted {
 
 pub(super) fn run(options: &PushOptions) -> Result<ExitCode, BootError> {
     let client = Client::new(&options.to, client::read_key(options.key_file.as_deref())?)?;
-    let archives = open_all(&options.paths)?;
+    let archives = open_all(&options.paths, Archive::open_archive_or_run)?;
     let mut output = Output { json: options.json, runs: 0, failed: 0, sent: 0, already_there: 0, left_out: 0 };
     let mut stopped = false;
     for archive in &archives {
@@ -162,19 +163,6 @@ pub(super) fn run(options: &PushOptions) -> Result<ExitCode, BootError> {
     }
     output.sum_up();
     Ok(if output.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Opens everything that was named before anything is sent, so that a typing mistake is told at once.
-fn open_all(paths: &[PathBuf]) -> Result<Vec<Archive>, BootError> {
-    let mut mistakes = Vec::new();
-    let mut archives = Vec::new();
-    for path in paths {
-        match Archive::open_archive_or_run(path) {
-            Ok(archive) => archives.push(archive),
-            Err(error) => mistakes.push(error.to_string()),
-        }
-    }
-    if mistakes.is_empty() { Ok(archives) } else { Err(BootError::Configuration(mistakes)) }
 }
 
 /// Sends one run; the report is filled as far as it goes.

@@ -342,6 +342,20 @@ impl Summary {
         }
     }
 
+    /// The outcome that the nodes show, to compare with the declared one; `None` without nodes.
+    pub fn derived_outcome(&self) -> Option<RunOutcome> {
+        let nodes = self.nodes.filter(|nodes| nodes.total > 0)?;
+        Some(if nodes.done == 0 {
+            RunOutcome::Stuck
+        } else if nodes.done < nodes.total {
+            RunOutcome::Partial
+        } else if self.flake_retries > 0 {
+            RunOutcome::CleanWithFlake
+        } else {
+            RunOutcome::Clean
+        })
+    }
+
     /// Whether the run has this node, in its graph or in its log.
     pub fn has_node(&self, node_id: &str) -> bool {
         self.node_results.iter().any(|node| node.node_id == node_id)

@@ -5,6 +5,7 @@
 //! - `ingest`: exactly once, all or nothing, durable.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
 //! - `push`: `kahn push` against a server that can misbehave.
+//! - `validate`: `kahn validate` names every fault with file and line.
 //! - `card`: the other mode is refused; a container is reached from its own machine alone.
 //! - `imports`: which room of src may use which; one switch; files of a readable length.
 //! - `backend`: the twin of the switch: how each build is started for a test, and what only it has.
@@ -20,3 +21,4 @@ mod imports;
 mod ingest;
 mod push;
 mod support;
+mod validate;
