@@ -33,7 +33,7 @@ pub struct RequestFacts {
     pub hosts: Vec<String>,
     /// All Origin fields.
     pub origins: Vec<String>,
-    /// Sec-Fetch-Site.
+    /// Sec-Fetch-Site; several fields stand with commas between them.
     pub fetch_site: Option<String>,
     /// All Authorization fields.
     pub authorizations: Vec<String>,

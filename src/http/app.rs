@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Compress, Next, from_fn};
 use actix_web::{App, Error, HttpServer, web};
 
 use super::error::ApiError;
+use super::ingest::{announced_length, unsupported_encoding};
 use super::principal::facts;
 use super::routes::routes;
 use crate::services::Services;
@@ -96,19 +97,49 @@ fn oversize(request: &ServiceRequest) -> Option<ApiError> {
     })
 }
 
+/// The longest body of a request that brings no events and no graph.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Why a body that brings no events and no graph is refused unread. Ingest has limits of its own.
+fn unfit_body(request: &ServiceRequest) -> Option<ApiError> {
+    let is_ingest =
+        matches!(*request.method(), Method::POST | Method::PUT) && request.path().starts_with("/v1/ingest/");
+    if is_ingest {
+        return None;
+    }
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Some(unsupported_encoding(&[]));
+    }
+    announced_length(request.headers()).is_some_and(|length| length > MAX_BODY_BYTES as u64).then(|| {
+        ApiError::too_large("body_too_large", format!("the body is over {MAX_BODY_BYTES} bytes"), MAX_BODY_BYTES)
+    })
+}
+
 /// Outermost: gives the request its id, writes problems with it, and puts the headers on.
 async fn finish(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let id = request_id(&request);
-    let answered = tokio::time::timeout(REQUEST_DEADLINE, next.call(request)).await.map_err(|_| {
-        log::error!("request {id} was given up after {REQUEST_DEADLINE:?}");
-        // The request is gone with its handler, so this answer goes round the end of this function.
-        let late = ApiError::overloaded("request_timeout", "the answer took too long").answering(&id);
-        HEADERS.iter().fold(late, |late, (name, value)| late.header(HeaderName::from_static(name), (*value).to_owned()))
-    })?;
-    let response = answered?.map_into_boxed_body();
+    // Where no response comes back the request is gone too, so its problem goes round the end of this function.
+    let stray = |problem: ApiError| -> Error {
+        let problem = problem.answering(&id);
+        let guarded = HEADERS
+            .iter()
+            .fold(problem, |problem, (name, value)| problem.header(HeaderName::from_static(name), (*value).to_owned()));
+        guarded.into()
+    };
+    let response = match tokio::time::timeout(REQUEST_DEADLINE, next.call(request)).await {
+        Ok(Ok(response)) => response.map_into_boxed_body(),
+        Ok(Err(error)) => {
+            log::error!("request {id} failed on its way: {error}");
+            return Err(stray(ApiError::of_status(error.error_response().status())));
+        }
+        Err(_) => {
+            log::error!("request {id} was given up after {REQUEST_DEADLINE:?}");
+            return Err(stray(ApiError::overloaded("request_timeout", "the answer took too long")));
+        }
+    };
     let status = response.status();
     let problem = match response.response().error().map(|error| error.as_error::<ApiError>()) {
         Some(Some(problem)) => Some(problem.clone()),
@@ -141,7 +172,7 @@ async fn door(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if let Some(refusal) = oversize(&request) {
+    if let Some(refusal) = oversize(&request).or_else(|| unfit_body(&request)) {
         return Ok(request.error_response(refusal));
     }
     match services.access.screen(&facts(request.head())) {

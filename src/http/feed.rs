@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, rt, web};
 use actix_ws::{CloseCode, CloseReason, Closed, Message, MessageStream, Session};
 use bytes::Bytes;
@@ -41,9 +42,13 @@ pub(super) async fn live(
 ) -> Result<HttpResponse, ApiError> {
     let who = authorize(&services, &request, Scope::Read).await?;
     Params::parse(request.query_string(), &[])?;
+    let not_a_websocket = || ApiError::bad_request("not_a_websocket", "this address speaks WebSocket only");
+    // The library would shake hands over any word that holds this one, and then frame the answer as plain HTTP.
+    if !request.headers().get(header::UPGRADE).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        return Err(not_a_websocket());
+    }
     let changes = services.store.follow(&who).await?;
-    let (response, session, messages) = actix_ws::handle(&request, payload)
-        .map_err(|_| ApiError::bad_request("not_a_websocket", "this address speaks WebSocket only"))?;
+    let (response, session, messages) = actix_ws::handle(&request, payload).map_err(|_| not_a_websocket())?;
     let closing = services.closing();
     let client = Client { services: services.get_ref().clone(), who, session, runs: BTreeMap::new() };
     rt::spawn(client.run(messages.max_frame_size(MAX_INCOMING), changes, closing));

@@ -5,8 +5,9 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::header::HeaderMap;
 use actix_web::http::{StatusCode, header};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, rt, web};
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use futures_util::StreamExt as _;
@@ -53,20 +54,24 @@ pub(super) async fn transitions(
     refuse_when_read_only(&services)?;
     let mut room = Room::new(&services);
     let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
-    let (batch, _room) = away(move || {
-        let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
-        Ok((Batch::read(&body)?, room))
-    })
-    .await?;
-    let parts = batch.place(&services, &who, from_seq).await?;
-    let done = services.store.append(&who, parts).await?;
-    let view = AppendedView {
-        accepted: done.accepted,
-        duplicates: done.duplicates,
-        runs: done.runs,
-        warnings: batch.warnings,
-    };
-    answer::written(HttpResponse::Ok(), &view)
+    let services = services.get_ref().clone();
+    let appended = whole(async move {
+        let (batch, room) = away(move || {
+            let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
+            Ok((Batch::read(&body)?, room))
+        })
+        .await?;
+        let parts = batch.place(&services, &who, from_seq).await?;
+        let done = services.store.append(&who, parts).await?;
+        drop(room);
+        Ok(AppendedView {
+            accepted: done.accepted,
+            duplicates: done.duplicates,
+            runs: done.runs,
+            warnings: batch.warnings,
+        })
+    });
+    answer::written(HttpResponse::Ok(), &appended.await?)
 }
 
 pub(super) async fn put_graph(
@@ -83,19 +88,25 @@ pub(super) async fn put_graph(
         )
     })?;
     require_content_type(&request, "application/json")?;
-    if is_gzip(&request)? {
-        return Err(unsupported_encoding());
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(unsupported_encoding(&[]));
     }
     refuse_when_read_only(&services)?;
     let mut room = Room::new(&services);
     let body = read_body(&request, payload, &mut room, ("graph_too_large", MAX_GRAPH_BYTES)).await?;
-    let parsed = body.clone();
-    let graph_sha256 = away(move || {
-        Graph::parse(&parsed)?;
-        Ok(sha256_hex(&parsed))
-    })
-    .await?;
-    let put = services.store.put_graph(&who, &run_id, body).await?;
+    let (services, named) = (services.get_ref().clone(), run_id.clone());
+    let written = whole(async move {
+        let parsed = body.clone();
+        let graph_sha256 = away(move || {
+            Graph::parse(&parsed)?;
+            Ok(sha256_hex(&parsed))
+        })
+        .await?;
+        let put = services.store.put_graph(&who, &named, body).await?;
+        drop(room);
+        Ok((put, graph_sha256))
+    });
+    let (put, graph_sha256) = written.await?;
     let response = match put {
         GraphPut::Created => HttpResponse::Created(),
         GraphPut::Same => HttpResponse::Ok(),
@@ -162,14 +173,19 @@ fn is_gzip(request: &HttpRequest) -> Result<bool, ApiError> {
     match codings.as_slice() {
         [] => Ok(false),
         [coding] if coding.as_bytes().eq_ignore_ascii_case(b"gzip") => Ok(true),
-        _ => Err(unsupported_encoding()),
+        _ => Err(unsupported_encoding(&["gzip"])),
     }
 }
 
-fn unsupported_encoding() -> ApiError {
-    let detail = "a body is sent as it is, or a batch of events as one gzip stream";
-    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail)
-        .with("allowed", allowed(&["gzip"]))
+/// The refusal of a Content-Encoding where these are taken.
+pub(super) fn unsupported_encoding(taken: &[&str]) -> ApiError {
+    let detail = "a body is sent as it is; only a batch of events may be one gzip stream";
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail).with("allowed", allowed(taken))
+}
+
+/// How long the body will be, where the request says so.
+pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Nothing is read that would be refused anyway.
@@ -180,6 +196,15 @@ fn refuse_when_read_only(services: &Services) -> Result<(), ApiError> {
 /// Does work that takes long away from the threads that serve requests.
 async fn away<T: Send + 'static>(work: impl FnOnce() -> Result<T, ApiError> + Send + 'static) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        log::error!("work on a body ended early: {error}");
+        Err(ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))
+    })
+}
+
+/// Does work to its end, also when the client goes away: its bytes count until nothing holds them any more, so nobody can
+/// take more room than there is by sending batches and leaving.
+async fn whole<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
+    rt::spawn(work).await.unwrap_or_else(|error| {
         log::error!("work on a body ended early: {error}");
         Err(ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))
     })
@@ -216,9 +241,7 @@ async fn read_body(
     (code, limit): (&'static str, usize),
 ) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::too_large(code, format!("the body is over {limit} bytes"), limit);
-    let announced =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
+    if announced_length(request.headers()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
     let read = async {

@@ -12,6 +12,10 @@ impl Params {
     pub(super) fn parse(query: &str, known: &[&str]) -> Result<Self, ApiError> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            // What is not UTF-8 is decoded to this character, which no parameter has a use for.
+            if name.contains(char::REPLACEMENT_CHARACTER) || value.contains(char::REPLACEMENT_CHARACTER) {
+                return Err(ApiError::bad_request("invalid_encoding", "parameters are UTF-8, percent-encoded"));
+            }
             if !known.contains(&name.as_ref()) {
                 return Err(ApiError::bad_request("unknown_parameter", parameter_list(&name, known))
                     .with("allowed", allowed(known)));

@@ -15,9 +15,13 @@ pub(super) fn facts(head: &RequestHead) -> RequestFacts {
         target_authority: head.uri.authority().map(|authority| authority.as_str().to_owned()),
         hosts: all(headers, &header::HOST),
         origins: all(headers, &header::ORIGIN),
-        fetch_site: all(headers, &HeaderName::from_static("sec-fetch-site")).pop(),
+        fetch_site: Some(all(headers, &HeaderName::from_static("sec-fetch-site")).join(", "))
+            .filter(|site| !site.is_empty()),
         authorizations: all(headers, &header::AUTHORIZATION),
-        is_websocket: all(headers, &header::UPGRADE).iter().any(|value| value.eq_ignore_ascii_case("websocket")),
+        // As loosely as the library that shakes hands.
+        is_websocket: all(headers, &header::UPGRADE)
+            .iter()
+            .any(|value| value.to_ascii_lowercase().contains("websocket")),
     }
 }
 

@@ -3,6 +3,7 @@
 //! - `facts`: lines, graphs and the fold, as properties.
 //! - `golden`: same events, same requests, same bytes; the snapshots are shared by both builds.
 //! - `ingest`: exactly once, all or nothing, durable.
+//! - `every_route`: the guards that no address is without.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
 //! - `push`: `kahn push` against a server that can misbehave.
 //! - `validate`: `kahn validate` names every fault with file and line.
@@ -14,6 +15,7 @@
 
 mod backend;
 mod card;
+mod every_route;
 mod facts;
 mod feed;
 mod golden;
@@ -22,3 +24,4 @@ mod ingest;
 mod push;
 mod support;
 mod validate;
+mod wire;

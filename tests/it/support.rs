@@ -158,6 +158,12 @@ impl Kitchen {
         self.read_key.as_ref().map(|key| format!("Bearer {key}"))
     }
 
+    /// The Authorization header that a path wants, if this build wants one.
+    pub(crate) fn bearer(&self, path: &str) -> Option<String> {
+        let key = if path.starts_with("/v1/ingest") { &self.ingest_key } else { &self.read_key };
+        key.as_ref().map(|key| format!("Bearer {key}"))
+    }
+
     /// GET as a reader (or, under /v1/ingest, as a producer).
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], None)
@@ -175,9 +181,8 @@ impl Kitchen {
 
     /// Any request; the request id is fixed, so that answers can be compared.
     pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
-        let key = if path.starts_with("/v1/ingest") { &self.ingest_key } else { &self.read_key };
         let mut headers = headers.to_vec();
-        let bearer = key.as_ref().map(|key| format!("Bearer {key}"));
+        let bearer = self.bearer(path);
         if let Some(bearer) = &bearer
             && !headers.iter().any(|(name, _)| *name == "authorization")
         {

@@ -1,7 +1,7 @@
 //! The oss build for tests: an archive in a temporary folder.
 
 mod archive;
-
+mod door;
 mod serve;
 
 use std::path::Path;
