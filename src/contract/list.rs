@@ -104,6 +104,26 @@ pub struct ListPage {
     pub more: bool,
 }
 
+/// Which runs an aggregate is made of; every member that is given must fit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The run's kind.
+    pub kind: Option<Kind>,
+    /// Whether the run has to name an agent.
+    pub of_agents: bool,
+    /// `last_event` is not before this (the window).
+    pub last_event_from: Option<Timestamp>,
+}
+
+impl Selection {
+    /// Whether this run is among them. SQL that selects must say the same.
+    pub fn fits(&self, run: &Summary) -> bool {
+        self.kind.is_none_or(|kind| run.kind == Some(kind))
+            && !(self.of_agents && run.agent_id.is_none())
+            && self.last_event_from.is_none_or(|from| run.last_event.is_some_and(|last| last >= from))
+    }
+}
+
 impl Filter {
     /// Whether this run is in the list. SQL that filters must say the same.
     pub fn fits(&self, run: &Summary) -> bool {

@@ -8,7 +8,7 @@ pub mod store;
 use std::sync::Arc;
 
 pub use access::{Access, Principal, PrincipalKind, Refusal, RequestFacts, Scope, Tenant};
-pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Sort, SortKey};
+pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey};
 pub use store::{
     Appended, Change, Changes, GraphFile, GraphPut, Lines, Loaded, Part, Problems, ReadLimit, Spawned, Store,
     StoreError, WrittenTo,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use super::{ListPage, ListQuery, Principal};
+use super::{ListPage, ListQuery, Principal, Selection};
 use crate::domain::{Graph, Ledger, LogId, Problem, RunId};
 use crate::reduce::{RunState, Summary};
 
@@ -22,6 +22,9 @@ use crate::reduce::{RunState, Summary};
 pub trait Store: Send + Sync {
     /// A page of summaries, filtered, ordered and counted as the query says.
     async fn list(&self, who: &Principal, query: &ListQuery) -> Result<ListPage, StoreError>;
+
+    /// The summaries of all runs that are selected, by start, then run_id, both rising; runs without a start come last.
+    async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError>;
 
     /// What lists show of one run.
     async fn summary(&self, who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError>;

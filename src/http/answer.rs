@@ -1,7 +1,7 @@
 //! How an answer is sent: bytes, ETag, 304.
 
 use actix_web::http::header::{self, HeaderName};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -10,9 +10,22 @@ use crate::domain::id::sha256_hex;
 
 /// A JSON answer whose ETag is that of its own bytes.
 pub(super) fn json(request: &HttpRequest, body: &impl Serialize) -> Result<HttpResponse, ApiError> {
-    let body = to_json(body)?;
+    Ok(json_bytes(request, to_json(body)?))
+}
+
+/// A JSON answer that is written already; its ETag is that of its own bytes.
+pub(super) fn json_bytes(request: &HttpRequest, body: impl Into<Bytes>) -> HttpResponse {
+    let body = body.into();
     let etag = sha256_hex(&body);
-    Ok(send(request, Answer { content_type: "application/json", etag_source: &etag, headers: Vec::new() }, body.into()))
+    send(request, Answer { content_type: "application/json", etag_source: &etag, headers: Vec::new() }, body)
+}
+
+/// Does what takes long away from the threads that serve requests.
+pub(super) async fn computed<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    web::block(work).await.map_err(|error| {
+        log::error!("an answer was not computed: {error}");
+        ApiError::of_status(actix_web::http::StatusCode::INTERNAL_SERVER_ERROR)
+    })
 }
 
 /// What is sent besides the body.

@@ -50,6 +50,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "unknown_run", "there is no such run")
     }
 
+    /// The 404 of what shows agents or audits where they are not shown.
+    pub(super) fn agent_views_off() -> Self {
+        let detail = "agents and audits are not shown here; start the server with --agent-views on (KAHN_AGENT_VIEWS)";
+        Self::new(StatusCode::NOT_FOUND, "agent_views_off", detail)
+    }
+
     /// A 503 that may be tried again.
     pub(super) fn overloaded(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)

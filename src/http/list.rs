@@ -28,10 +28,6 @@ const KNOWN: &[&str] = &[
 const FREE: &[&str] = &["limit", "cursor", "offset"];
 const DEFAULT_LIMIT: u64 = 50;
 const MAX_LIMIT: u64 = 500;
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-
-/// The windows and their lengths in milliseconds; `None` is all of history.
-const WINDOWS: &[(&str, Option<i64>)] = &[("24h", Some(DAY_MS)), ("7d", Some(7 * DAY_MS)), ("all", None)];
 
 pub(super) async fn runs(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = authorize(&services, &request, Scope::Read).await?;
@@ -134,10 +130,10 @@ impl Page {
             Some(as_of) => as_of,
             None => pinned.get("as_of").and_then(|text| Timestamp::parse(text)).unwrap_or_else(|| services.clock.now()),
         };
-        let window = params.choice("window", "unknown_window", WINDOWS)?.flatten();
+        let window = params.window(now)?;
         let kind = params.choice("kind", "unknown_kind", &named(Kind::ALL, Kind::as_str))?;
         if kind == Some(Kind::Agent) && !settings.agent_views {
-            return Err(agent_views_off());
+            return Err(ApiError::agent_views_off());
         }
         let filter = Filter {
             now,
@@ -150,7 +146,7 @@ impl Page {
             node_id: params.fitting("node_id", "invalid_node_id", is_node_id)?,
             parent: params.fitting("parent", "invalid_parent", is_run_id)?,
             q: params.fitting("q", "invalid_q", |text| !text.chars().any(char::is_control))?,
-            last_event_from: window.map(|length| Timestamp::from_millis(now.millis() - length)),
+            last_event_from: window.from,
             since: params.ts("since", "invalid_since")?,
             until: params.ts("until", "invalid_until")?,
             started_by: None,
@@ -189,11 +185,6 @@ fn pin_defaults(pinned: &mut BTreeMap<String, String>, now: Timestamp) {
 
 fn differing(name: &str) -> ApiError {
     ApiError::bad_request("cursor_mismatch", format!("the cursor pins filters, sort and now; {name} differs from it"))
-}
-
-fn agent_views_off() -> ApiError {
-    let detail = "agents and audits are not shown here; start the server with --agent-views on (KAHN_AGENT_VIEWS)";
-    ApiError::new(actix_web::http::StatusCode::NOT_FOUND, "agent_views_off", detail)
 }
 
 fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Vec<(&'static str, T)> {

@@ -1,7 +1,9 @@
 //! Questions over HTTP and WebSocket: the same routes in both builds.
 
+mod aggregates;
 mod answer;
 mod app;
+mod compare;
 mod error;
 mod feed;
 mod ingest;
@@ -15,5 +17,6 @@ mod runs;
 mod view;
 
 pub use app::{app, serve};
+pub use compare::comparison_json;
 pub use error::ApiError;
 pub use routes::route_table;

@@ -3,6 +3,20 @@
 use super::error::{ApiError, allowed};
 use crate::domain::Timestamp;
 
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// The windows and their lengths in milliseconds; `None` is all of history.
+const WINDOWS: &[(&str, Option<i64>)] = &[("24h", Some(DAY_MS)), ("7d", Some(7 * DAY_MS)), ("all", None)];
+
+/// Which part of history is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Where it begins; `None` is all of history.
+    pub(super) from: Option<Timestamp>,
+}
+
 /// The parameters of one request, each at most once.
 #[derive(Debug)]
 pub(super) struct Params(Vec<(String, String)>);
@@ -77,6 +91,13 @@ impl Params {
         Timestamp::parse(value).map(Some).ok_or_else(|| {
             ApiError::bad_request(code, format!("{name} must be a moment such as 2026-04-24T10:00:00.123Z"))
         })
+    }
+
+    /// The window, which ends at `now`.
+    pub(super) fn window(&self, now: Timestamp) -> Result<Window, ApiError> {
+        let named: Vec<_> = WINDOWS.iter().map(|&(name, length)| (name, (name, length))).collect();
+        let (name, length) = self.choice("window", "unknown_window", &named)?.unwrap_or(("all", None));
+        Ok(Window { name, from: length.map(|length| Timestamp::from_millis(now.millis() - length)) })
     }
 
     /// A text that fits a pattern.

@@ -4,7 +4,7 @@ use actix_web::http::{Method, StatusCode, header};
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, guard, web};
 
 use super::error::ApiError;
-use super::{feed, ingest, list, meta, pages, runs};
+use super::{aggregates, compare, feed, ingest, list, meta, pages, runs};
 
 /// An address, and what it takes.
 struct Route {
@@ -26,6 +26,10 @@ fn all() -> Vec<Route> {
         get("/api/runs/{run_id}/events",               runs::events),
         get("/api/runs/{run_id}/graph",                runs::graph),
         get("/api/runs/{run_id}/problems",             runs::problems),
+        get("/api/compare",                            compare::compare),
+        get("/api/agent-runs/aggregate",               aggregates::agents),
+        get("/api/audit-checkpoints/flakiness",        aggregates::audits),
+        get("/api/nodes/flakiness",                    aggregates::nodes),
         one(Method::POST, "/v1/ingest/transitions",    ingest::transitions),
         get("/v1/ingest/runs/{run_id}",                ingest::position),
         one(Method::PUT, "/v1/ingest/runs/{run_id}/graph", ingest::put_graph),

@@ -1,5 +1,24 @@
 //! Pure questions over states and summaries; now is an argument.
 
+pub mod agents;
+pub mod compare;
+pub mod flakiness;
+
+use crate::domain::Timestamp;
+use crate::reduce::Summary;
+
+/// Whether a run is in the window that begins at `from`: its last event is. Without `from` every run is.
+fn is_in_window(run: &Summary, from: Option<Timestamp>) -> bool {
+    from.is_none_or(|from| run.last_event.is_some_and(|last| last >= from))
+}
+
+/// A figure in whole thousandths, in which thresholds compare: what floating point adds or loses must not decide.
+fn thousandths(figure: f64) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "a float cast saturates")]
+    let thousandths = (figure * 1000.0).round() as i64;
+    thousandths
+}
+
 /// The percentile `p` (0 to 1) by linear interpolation between closest ranks; `None` of nothing.
 pub fn percentile(values: &[f64], p: f64) -> Option<f64> {
     let mut sorted = values.to_vec();

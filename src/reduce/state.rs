@@ -257,7 +257,14 @@ impl UsageSum {
 
     /// This sum and one more part.
     #[must_use]
-    pub fn plus(mut self, part: &Usage) -> Self {
+    pub fn plus(self, part: &Usage) -> Self {
+        let Usage { input_tokens, output_tokens, cost_usd } = *part;
+        self.plus_sum(Self { input_tokens, output_tokens, cost_usd })
+    }
+
+    /// This sum and another.
+    #[must_use]
+    pub fn plus_sum(mut self, part: Self) -> Self {
         let tokens = |sum: Option<u64>, more: Option<u64>| match (sum, more) {
             (sum, None) => sum,
             (None, more) => more,

@@ -105,6 +105,51 @@ fn moments_of_a_run() {
     insta::assert_snapshot!(pages(&kitchen, &paths));
 }
 
+/// Moments at which the windows hold the newest runs, some, all and none.
+const MOMENTS: [&str; 4] =
+    ["2026-04-24T10:20:00.000Z", "2026-04-26T15:00:00.000Z", "2026-04-13T10:00:00.000Z", "2027-01-01T00:00:00.000Z"];
+
+#[test]
+fn aggregates() {
+    let kitchen = backend::with_samples();
+    let routes = [
+        "/api/agent-runs/aggregate?sort=severity&",
+        "/api/agent-runs/aggregate?sort=busiest&",
+        "/api/audit-checkpoints/flakiness?",
+        "/api/nodes/flakiness?",
+    ];
+    let mut paths = Vec::new();
+    for route in routes {
+        for window in ["24h", "7d", "all"] {
+            paths.extend(MOMENTS.map(|moment| format!("{route}window={window}&as_of={moment}")));
+        }
+        paths.push(format!("{route}{AS_OF}"));
+    }
+    insta::assert_snapshot!(pages(&kitchen, &paths));
+}
+
+#[test]
+fn comparisons() {
+    let kitchen = backend::with_samples();
+    let pairs = [
+        ("release-317", "release-318"),
+        ("release-318", "release-317"),
+        ("release-316", "release-317"),
+        ("nightly-0412", "nightly-0413"),
+        ("nightly-0413", "nightly-0412"),
+        ("nightly-0413", "nightly-0414"),
+        ("review-55", "fix-api-events-1"),
+        ("fix-api-events-1", "migrate-docs-9"),
+        ("triage-201", "hotfix-77"),
+        ("hotfix-77", "release-316"),
+        ("release-318", "release-318"),
+        ("planned-1", "torn-1"),
+        ("summarize-3", "planned-1"),
+    ];
+    let paths = pairs.map(|(base, head)| format!("/api/compare?base={base}&head={head}&{AS_OF}"));
+    insta::assert_snapshot!(pages(&kitchen, &paths));
+}
+
 #[test]
 fn logs_and_graphs() {
     let kitchen = backend::with_samples();
@@ -176,6 +221,24 @@ fn refusals() {
         "/api/runs/release-318/events?limit=5001".into(),
         "/api/runs/release-318/events?from_seq=1.5".into(),
         "/api/runs/nobody/graph".into(),
+        "/api/agent-runs/aggregate?window=1h".into(),
+        "/api/agent-runs/aggregate?sort=name".into(),
+        "/api/agent-runs/aggregate?order=asc".into(),
+        "/api/agent-runs/aggregate?as_of=now".into(),
+        "/api/audit-checkpoints/flakiness?window=".into(),
+        "/api/audit-checkpoints/flakiness?sort=severity".into(),
+        "/api/nodes/flakiness?window=ALL".into(),
+        "/api/nodes/flakiness?window=7d&window=7d".into(),
+        "/api/nodes/flakiness?node_id=backup".into(),
+        "/api/compare".into(),
+        "/api/compare?base=release-317".into(),
+        "/api/compare?head=release-317".into(),
+        "/api/compare?base=nobody&head=release-317".into(),
+        "/api/compare?base=release-317&head=nobody".into(),
+        "/api/compare?base=release-317&head=%2e%2e".into(),
+        "/api/compare?base=release-317&head=".into(),
+        "/api/compare?base=release-317&head=release-318&as_of=x".into(),
+        "/api/compare?base=release-317&head=release-318&window=7d".into(),
         "/api/nothing".into(),
         "/api/runs/".into(),
         "/a/..%2f..%2fCargo.toml".into(),
@@ -192,6 +255,10 @@ fn an_answer_that_the_client_has_is_not_sent_again() {
         "/api/runs/release-317".into(),
         "/api/runs/release-317/events".into(),
         "/api/runs/release-317/graph".into(),
+        "/api/agent-runs/aggregate".into(),
+        "/api/audit-checkpoints/flakiness".into(),
+        "/api/nodes/flakiness".into(),
+        "/api/compare?base=release-316&head=release-317".into(),
         "/".into(),
     ] {
         let first = kitchen.get(&path);

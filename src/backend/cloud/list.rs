@@ -4,9 +4,36 @@
 use tokio_postgres::types::{ToSql, Type};
 
 use super::scope::{Parameter, Query};
-use crate::contract::{Filter, ListPosition, ListQuery, Order, Sort};
+use crate::contract::{Filter, ListPosition, ListQuery, Order, Selection, Sort};
+use crate::domain::Timestamp;
 use crate::domain::event::Kind;
 use crate::reduce::summary::Phase;
+
+/// The statement that selects the runs of an aggregate, and its parameters: the same as [`Selection::fits`], word for word.
+pub(super) struct SelectionSql {
+    pub(super) sql: String,
+    kind: Option<&'static str>,
+    last_event_from: Option<i64>,
+}
+
+impl SelectionSql {
+    pub(super) fn of(selection: Selection) -> Self {
+        let of_agents = if selection.of_agents { "AND agent_id IS NOT NULL" } else { "" };
+        let sql = format!(
+            "SELECT summary FROM runs WHERE deleted_at IS NULL {of_agents} AND ($1::text IS NULL OR kind = $1) \
+             AND ($2::bigint IS NULL OR last_event >= $2) ORDER BY started NULLS LAST, run_id"
+        );
+        Self {
+            sql,
+            kind: selection.kind.map(Kind::as_str),
+            last_event_from: selection.last_event_from.map(Timestamp::millis),
+        }
+    }
+
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 2] {
+        [(&self.kind, Type::TEXT), (&self.last_event_from, Type::INT8)]
+    }
+}
 
 /// The statement of a page and that of its total, with their parameters.
 pub(super) struct ListSql {

@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::append::{self, read_state};
 use super::follow::Feed;
-use super::list::ListSql;
+use super::list::{ListSql, SelectionSql};
 use super::scope::{DatabaseError, Door, Query, TenantId};
 use crate::contract::{
     Appended, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems, ReadLimit,
-    Spawned, Store, StoreError,
+    Selection, Spawned, Store, StoreError,
 };
 use crate::domain::{Graph, Ledger, LogId, RunId};
 use crate::reduce::Summary;
@@ -53,6 +53,16 @@ impl Store for PostgresStore {
             None => 0,
         };
         Ok(ListPage { items, total: u64::try_from(total).unwrap_or(0), more })
+    }
+
+    async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError> {
+        let sql = SelectionSql::of(selection);
+        let parameters = sql.parameters();
+        let [rows] = self.door.read(tenant(who)?, [Query { sql: &sql.sql, parameters: &parameters }]).await?;
+        // Many summaries are long to read: away from the threads that serve requests.
+        let read = tokio::task::spawn_blocking(move || rows.into_iter().map(|row| read_summary(&row, 0)).collect());
+        let summaries: Result<Vec<_>, DatabaseError> = read.await.map_err(|error| StoreError::Failed(error.into()))?;
+        Ok(summaries?)
     }
 
     async fn summary(&self, who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {

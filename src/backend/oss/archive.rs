@@ -17,7 +17,7 @@ use crate::archive_reader::{Archive, ReaderError};
 use crate::contract::store::MAX_PROBLEMS;
 use crate::contract::{
     Appended, Change, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems,
-    ReadLimit, Spawned, Store, StoreError,
+    ReadLimit, Selection, Spawned, Store, StoreError,
 };
 use crate::domain::RunId;
 use crate::reduce::Summary;
@@ -161,6 +161,10 @@ impl Store for ArchiveFileBackend {
         }
         let query = query.clone();
         self.blocking(move |shared| Ok(list::page(&shared.index.listing(), &query))).await
+    }
+
+    async fn summaries(&self, _who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError> {
+        self.blocking(move |shared| Ok(list::summaries(&shared.index.listing(), selection))).await
     }
 
     async fn summary(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {

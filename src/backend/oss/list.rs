@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::index::{Listing, StartKey};
-use crate::contract::{Filter, ListPage, ListPosition, ListQuery, Order, Sort, SortKey};
+use crate::contract::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey};
 use crate::domain::Timestamp;
 use crate::reduce::Summary;
 
@@ -42,6 +42,16 @@ pub(super) fn page(listing: &Listing, query: &ListQuery) -> ListPage {
             cut(behind.map(|(_, row)| row).filter(fits), query.limit, total)
         }
     }
+}
+
+/// The summaries that are selected, in the order of aggregates.
+pub(super) fn summaries(listing: &Listing, selection: Selection) -> Vec<Arc<Summary>> {
+    let oldest_first = listing.newest_first().values().rev();
+    let mut selected: Vec<_> = oldest_first.filter(|row| selection.fits(row)).cloned().collect();
+    // Sorted but for nulls and for runs that began in the same millisecond, which this sort makes cheap.
+    selected
+        .sort_by(|a, b| (a.started.is_none(), a.started, &a.run_id).cmp(&(b.started.is_none(), b.started, &b.run_id)));
+    selected
 }
 
 fn cut<'a>(mut rows: impl Iterator<Item = &'a Arc<Summary>>, limit: usize, total: u64) -> ListPage {
