@@ -64,21 +64,29 @@ impl ReaderError {
 /// Tells a file that was replaced, cut or written from one that is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    device: i128,
-    inode: i128,
-    mtime_ns: i128,
+    device: u64,
+    /// Its number on its device.
+    pub inode: u64,
+    /// When it was last written: seconds since the epoch, and nanoseconds.
+    pub modified: (i64, u32),
+    /// When it last changed in any way; nobody can set this back.
+    changed: (i64, u32),
     /// Bytes.
     pub size: u64,
 }
 
 impl Identity {
     fn of(stat: &Stat) -> Self {
-        // The types of these fields differ between systems; i128 holds each of them.
-        let mtime_ns = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+        // The types of these fields differ between systems; i128 holds each of them. What cannot be is cut to its bound.
+        let whole = |value: i128| u64::try_from(value).unwrap_or(u64::MAX);
+        let time = |seconds: i128, nanoseconds: i128| {
+            (i64::try_from(seconds).unwrap_or(i64::MAX), u32::try_from(nanoseconds).unwrap_or(u32::MAX))
+        };
         Self {
-            device: i128::from(stat.st_dev),
-            inode: i128::from(stat.st_ino),
-            mtime_ns,
+            device: whole(i128::from(stat.st_dev)),
+            inode: whole(i128::from(stat.st_ino)),
+            modified: time(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
+            changed: time(stat.st_ctime.into(), stat.st_ctime_nsec.into()),
             size: u64::try_from(stat.st_size).unwrap_or(0),
         }
     }
@@ -231,6 +239,11 @@ impl Archive {
             }
         };
         Ok(Glance { log: look(LOG)?, graph: look(GRAPH)? })
+    }
+
+    /// The folder of the run folders as it is now; its times tell that an entry came or went.
+    pub fn runs_identity(&self) -> Option<Identity> {
+        self.runs.as_ref().and_then(|runs| rustix::fs::fstat(runs).ok()).map(|stat| Identity::of(&stat))
     }
 
     /// The handle of the folder of the run folders.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::archive::Shared;
 use super::index::Run;
 use super::read;
+use super::tail::Effort;
 use super::writer::{Claim, Claimed, Owner, foreign};
 use crate::archive_reader::Archive;
 use crate::contract::align::{check_duplicates, overlap};
@@ -111,8 +112,8 @@ fn fit(shared: &Shared, part: &Part, claim: Option<&mut Claim>) -> Result<usize,
     }
     claim.end_torn_line()?;
     let run = shared.index.run_of_folder(&part.run_id);
-    shared.look(&run)?;
-    let next_seq = run.data().state.next_seq;
+    shared.look(&run, Effort::Whole)?;
+    let next_seq = run.data().summary.next_seq;
     let stored = overlap(part, next_seq)?;
     let mut at = stored.start;
     while at < stored.end {
@@ -131,13 +132,12 @@ fn fit(shared: &Shared, part: &Part, claim: Option<&mut Claim>) -> Result<usize,
 
 /// Where the log goes on, once the tail reader has read what was appended.
 fn shown(shared: &Shared, run: &Arc<Run>, part: &Part) -> Result<WrittenTo, StoreError> {
-    shared.look(run)?;
-    let data = run.data();
-    let state = &data.state;
-    if state.next_seq < part.from_seq + part.lines.len() as u64 {
+    shared.look(run, Effort::Whole)?;
+    let summary = Arc::clone(&run.data().summary);
+    if summary.next_seq < part.from_seq + part.lines.len() as u64 {
         return Err(changed(&part.run_id));
     }
-    Ok(WrittenTo { next_seq: state.next_seq, log_id: state.log_id.clone() })
+    Ok(WrittenTo { next_seq: summary.next_seq, log_id: summary.log_id.clone() })
 }
 
 fn changed(run_id: &RunId) -> StoreError {

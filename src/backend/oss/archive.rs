@@ -10,11 +10,11 @@ use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::index::{Index, Run};
+use super::tail::{self, Effort};
 use super::watch::{self, Watch};
 use super::writer::{self, Lease};
-use super::{append, failed, list, put_graph, read, tail};
+use super::{append, failed, list, put_graph, read};
 use crate::archive_reader::{Archive, ReaderError};
-use crate::contract::store::MAX_PROBLEMS;
 use crate::contract::{
     Appended, Change, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems,
     ReadLimit, Selection, Spawned, Store, StoreError,
@@ -49,7 +49,12 @@ impl Shared {
         self.archive.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Opens the archive again when another folder stands in its place, or none.
+    /// The folder that was named.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens the archive again, whatever stands in its place now.
     pub(super) fn reopen(&self) -> Result<(), ReaderError> {
         let found = match Archive::open(&self.root) {
             Ok(archive) => Some(Arc::new(archive)),
@@ -61,8 +66,8 @@ impl Shared {
     }
 
     /// Lets the tail reader read to the end of a run's log.
-    pub(super) fn look(&self, run: &Arc<Run>) -> Result<(), StoreError> {
-        tail::look(&self.index, self.archive().as_deref(), run).map(|_| ()).map_err(failed)
+    pub(super) fn look(&self, run: &Arc<Run>, effort: Effort) -> Result<(), StoreError> {
+        tail::look(&self.index, self.archive().as_deref(), run, effort).map(|_| ()).map_err(failed)
     }
 
     /// Whether a run's folder is known to be gone.
@@ -173,12 +178,12 @@ impl Store for ArchiveFileBackend {
 
     async fn load(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Loaded>, StoreError> {
         let Some(run) = self.shared.index.listing().run(run_id) else { return Ok(None) };
-        let data = run.data();
-        Ok(Some(Loaded {
-            summary: Arc::clone(&data.summary),
-            state: Arc::clone(&data.state),
-            graph: data.graph.as_ref().map(Arc::clone),
-        }))
+        if let Some(loaded) = run.loaded() {
+            self.shared.index.touch(&run);
+            return Ok(Some(loaded));
+        }
+        let run_id = run_id.clone();
+        self.blocking(move |shared| read::loaded(shared, &run_id)).await
     }
 
     async fn spawned(&self, _who: &Principal, run_id: &RunId) -> Result<Vec<Spawned>, StoreError> {
@@ -212,10 +217,11 @@ impl Store for ArchiveFileBackend {
 
     async fn problems(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Problems>, StoreError> {
         let Some(run) = self.shared.index.listing().run(run_id) else { return Ok(None) };
-        let data = run.data();
-        let items: Vec<_> = data.file_problems.iter().chain(&data.problems).take(MAX_PROBLEMS).cloned().collect();
-        let all = data.ledger.skipped + data.file_problems.len() as u64;
-        Ok(Some(Problems { ledger: data.ledger, truncated: all > items.len() as u64, items }))
+        if let Some(problems) = read::known_problems(&run) {
+            return Ok(Some(problems));
+        }
+        let run_id = run_id.clone();
+        self.blocking(move |shared| read::problems(shared, &run_id)).await
     }
 
     async fn follow(&self, _who: &Principal) -> Result<Changes, StoreError> {

@@ -5,14 +5,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use tokio::sync::broadcast;
 
 use super::tail::Tail;
 use crate::archive_reader::Identity;
-use crate::contract::{Change, Spawned};
+use crate::contract::{Change, Loaded, Spawned};
 use crate::domain::{Graph, Ledger, Problem, RunId, Timestamp};
 use crate::reduce::{RunState, Summary};
 
@@ -27,30 +27,68 @@ pub(super) struct Run {
     pub(super) run_id: RunId,
     /// The entries of its folder were made durable by this process.
     pub(super) is_anchored: AtomicBool,
+    /// When its state was last asked for, by the index's count of such moments.
+    last_used: AtomicU64,
     tail: Mutex<Tail>,
     data: RwLock<RunData>,
 }
 
-/// What is known of a run, of one moment.
+/// What is known of a run, of one moment. The little that lists show stays; what a run's page needs is hot or read again.
 #[derive(Debug)]
 pub(super) struct RunData {
     pub(super) summary: Arc<Summary>,
-    /// Written in place, unless an answer still holds it.
-    pub(super) state: Arc<RunState>,
-    pub(super) graph: Option<Arc<Graph>>,
-    pub(super) graph_sha256: Option<String>,
     pub(super) ledger: Ledger,
-    /// The first skipped lines.
-    pub(super) problems: Vec<Problem>,
     /// Faults of whole files: no line is theirs.
     pub(super) file_problems: Vec<Problem>,
+    pub(super) seen: Seen,
+    pub(super) hot: Option<Box<Hot>>,
+}
+
+/// What is made of the whole log, and let go of when nobody asks for it.
+#[derive(Debug, Default)]
+pub(super) struct Hot {
+    /// Written in place, unless an answer still holds it.
+    pub(super) state: Arc<RunState>,
+    /// The graph and the SHA-256 of its bytes.
+    pub(super) graph: Option<(Arc<Graph>, String)>,
+    /// The first skipped lines.
+    pub(super) problems: Vec<Problem>,
     /// Where the kept lines 0, 64, 128... begin.
     pub(super) marks: Vec<u64>,
-    pub(super) seen: Seen,
+    /// About how many bytes all this takes, and the offset in the log at which that was counted.
+    weighed: (usize, u64),
+}
+
+impl Hot {
+    /// About how many bytes this takes; counted anew when the log has grown by an eighth, so that it costs nothing an event.
+    fn weigh(&mut self, offset: u64) -> usize {
+        let (weight, counted_at) = self.weighed;
+        if weight > 0 && offset >= counted_at && offset - counted_at <= counted_at / 8 {
+            return weight;
+        }
+        let agent = &self.state.agent;
+        let attempts: usize = self.state.nodes.values().map(|node| node.attempts.len()).sum();
+        let calls: usize = agent.tools.values().map(|tool| tool.durations_s.len()).sum();
+        let evidence: usize =
+            agent.audits.iter().filter_map(|audit| audit.evidence.as_ref()).map(|raw| raw.get().len()).sum();
+        let planned = self.graph.as_ref().map_or(0, |(graph, _)| graph.nodes.len());
+        let weight = 4096
+            + 1024 * self.state.nodes.len()
+            + 80 * attempts
+            + 8 * calls
+            + 160 * agent.audits.len()
+            + evidence
+            + 512 * planned
+            + 1200 * agent.loops.len()
+            + 80 * self.problems.len()
+            + 8 * self.marks.len();
+        self.weighed = (weight, offset);
+        weight
+    }
 }
 
 /// The bytes that were read, as far as they can be known again.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     /// The file.
     pub(super) identity: Option<Identity>,
@@ -63,29 +101,32 @@ pub(super) struct Seen {
 }
 
 impl RunData {
-    pub(super) fn new(run_id: &RunId) -> Self {
-        let state = RunState::default();
+    /// Nothing is known of the run.
+    fn unknown(run_id: &RunId) -> Self {
         Self {
-            summary: Arc::new(Summary::of(run_id, &state, None)),
-            state: Arc::new(state),
-            graph: None,
-            graph_sha256: None,
+            summary: Arc::new(Summary::of(run_id, &RunState::default(), None)),
             ledger: Ledger::default(),
-            problems: Vec::new(),
             file_problems: Vec::new(),
-            marks: Vec::new(),
             seen: Seen::default(),
+            hot: None,
         }
+    }
+
+    /// The run's files were found empty so far.
+    pub(super) fn empty(run_id: &RunId) -> Self {
+        Self { hot: Some(Box::default()), ..Self::unknown(run_id) }
     }
 
     /// Makes the summary anew from state and graph.
     pub(super) fn summarize(&mut self, run_id: &RunId) {
-        let graph = self.graph.as_deref().zip(self.graph_sha256.as_deref());
-        self.summary = Arc::new(Summary::of(run_id, &self.state, graph));
+        if let Some(hot) = &self.hot {
+            let graph = hot.graph.as_ref().map(|(graph, sha256)| (&**graph, sha256.as_str()));
+            self.summary = Arc::new(Summary::of(run_id, &hot.state, graph));
+        }
     }
 
-    fn is_listed(&self) -> bool {
-        self.state.next_seq > 0 || self.graph.is_some()
+    pub(super) fn is_listed(&self) -> bool {
+        self.summary.next_seq > 0 || self.summary.graph_sha256.is_some()
     }
 }
 
@@ -94,14 +135,24 @@ impl Run {
         Self {
             run_id: run_id.clone(),
             is_anchored: AtomicBool::new(false),
+            last_used: AtomicU64::new(0),
             tail: Mutex::new(Tail::default()),
-            data: RwLock::new(RunData::new(run_id)),
+            data: RwLock::new(RunData::unknown(run_id)),
         }
     }
 
     /// The tail reader's own; whoever holds it is the one reader of this log.
     pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, unless somebody has it now.
+    pub(super) fn try_tail(&self) -> Option<MutexGuard<'_, Tail>> {
+        match self.tail.try_lock() {
+            Ok(tail) => Some(tail),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// What is known.
@@ -113,13 +164,46 @@ impl Run {
     pub(super) fn data_mut(&self, _tail: &mut Tail) -> RwLockWriteGuard<'_, RunData> {
         self.data.write().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What a run's page needs, if it is hot.
+    pub(super) fn loaded(&self) -> Option<Loaded> {
+        let data = self.data();
+        let hot = data.hot.as_ref()?;
+        Some(Loaded {
+            summary: Arc::clone(&data.summary),
+            state: Arc::clone(&hot.state),
+            graph: hot.graph.as_ref().map(|(graph, _)| Arc::clone(graph)),
+        })
+    }
+
+    /// Lets go of what can be read again.
+    pub(super) fn cool(&self, tail: &mut Tail) {
+        tail.forget_place();
+        let hot = self.data_mut(tail).hot.take();
+        drop(hot);
+    }
 }
 
 /// All runs of the archive.
 pub(super) struct Index {
     listing: RwLock<Listing>,
+    hot: Mutex<Vec<HotRun>>,
+    moments: AtomicU64,
     changes: broadcast::Sender<Change>,
 }
+
+/// A run whose state is held, and about how many bytes that takes.
+struct HotRun {
+    run: Arc<Run>,
+    weight: usize,
+}
+
+/// How many states are held at the most.
+const MOST_HOT_RUNS: usize = 512;
+/// About how many bytes they may take together.
+const MOST_HOT_BYTES: usize = 64 * 1024 * 1024;
+/// So many are held whatever they take: a run that grows is not folded again for each of its events.
+const FEWEST_HOT_RUNS: usize = 4;
 
 /// The rows, kept in order while they change one by one.
 #[derive(Default)]
@@ -153,7 +237,52 @@ type ChildKey = (Option<Timestamp>, RunId);
 
 impl Index {
     pub(super) fn new() -> Self {
-        Self { listing: RwLock::default(), changes: broadcast::Sender::new(CHANGES_KEPT) }
+        Self {
+            listing: RwLock::default(),
+            hot: Mutex::default(),
+            moments: AtomicU64::new(0),
+            changes: broadcast::Sender::new(CHANGES_KEPT),
+        }
+    }
+
+    /// Somebody asked for this run's state.
+    pub(super) fn touch(&self, run: &Run) {
+        run.last_used.store(self.moments.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Holds the state that a look has just made or grown, and lets go of those that nobody asked for longest.
+    pub(super) fn hold(&self, run: &Arc<Run>, tail: &mut Tail) {
+        let weight = {
+            let mut data = run.data_mut(tail);
+            let offset = data.seen.offset;
+            let Some(hot) = &mut data.hot else { return };
+            hot.weigh(offset)
+        };
+        self.touch(run);
+        let mut held = self.hot.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.iter_mut().find(|hot| Arc::ptr_eq(&hot.run, run)) {
+            Some(hot) => hot.weight = weight,
+            None => held.push(HotRun { run: Arc::clone(run), weight }),
+        }
+        let mut sum: usize = held.iter().map(|hot| hot.weight).sum();
+        let too_many = |held: &[HotRun], sum: usize| {
+            held.len() > MOST_HOT_RUNS || (sum > MOST_HOT_BYTES && held.len() > FEWEST_HOT_RUNS)
+        };
+        while too_many(&held, sum) {
+            let used = |hot: &HotRun| hot.run.last_used.load(Ordering::Relaxed);
+            let Some(oldest) = (0..held.len()).min_by_key(|at| used(&held[*at])) else { return };
+            // One that is being read now stays until the next time.
+            let Some(mut tail) = held[oldest].run.try_tail() else { return };
+            held[oldest].run.cool(&mut tail);
+            drop(tail);
+            sum -= held.swap_remove(oldest).weight;
+        }
+    }
+
+    /// Forgets that this run's state is held.
+    fn let_go(&self, run: &Arc<Run>) {
+        let mut held = self.hot.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|hot| !Arc::ptr_eq(&hot.run, run));
     }
 
     /// Hears of every change from now on.
@@ -208,6 +337,7 @@ impl Index {
             listing.set_row(&run.run_id, None);
             listing.runs.remove(&run.run_id);
         }
+        self.let_go(run);
         self.tell(Change::Run(run.run_id.clone()));
     }
 

@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::archive::Shared;
+use super::tail::Effort;
 use super::writer::{Claim, Claimed, Owner, foreign, write_failed};
 use crate::archive_reader::{Found, GRAPH, RunFolder};
 use crate::contract::{GraphPut, StoreError};
@@ -66,7 +67,7 @@ fn try_put(shared: &Shared, run_id: &RunId, bytes: &Bytes) -> Result<Option<Grap
             GraphPut::Created
         }
     };
-    shared.look(&shared.index.run_of_folder(run_id))?;
+    shared.look(&shared.index.run_of_folder(run_id), Effort::Whole)?;
     Ok(Some(put))
 }
 

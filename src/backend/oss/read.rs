@@ -1,4 +1,4 @@
-//! What is read from the files for one answer: kept lines by seq, and graph.json's bytes.
+//! What is read from the files for one answer: kept lines by seq, graph.json's bytes, the state of a run that is not hot.
 //!
 //! The index says where a line stands; the file says what it is. An answer counts only when the file still holds what the
 //! index saw, else the tail reader looks again first.
@@ -8,15 +8,59 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::archive::Shared;
-use super::index::MARK_EVERY;
-use super::tail::is_same_log;
+use super::index::{MARK_EVERY, Run};
+use super::tail::{Effort, is_same_log};
 use crate::archive_reader::{Found, GraphBytes, Judged, LogReader};
-use crate::contract::{GraphFile, Lines, ReadLimit, StoreError};
+use crate::contract::store::MAX_PROBLEMS;
+use crate::contract::{GraphFile, Lines, Loaded, Problems, ReadLimit, StoreError};
 use crate::domain::RunId;
 use crate::domain::id::sha256_hex;
+use crate::reduce::Summary;
 
 /// How often an answer is tried while a file changes under it.
 const ATTEMPTS: usize = 5;
+
+/// What a run's page needs; `None` when the run is not listed.
+pub(super) fn loaded(shared: &Shared, run_id: &RunId) -> Result<Option<Loaded>, StoreError> {
+    for _ in 0..ATTEMPTS {
+        let Some(run) = shared.index.listing().run(run_id) else { return Ok(None) };
+        shared.look(&run, Effort::State)?;
+        if let Some(loaded) = run.loaded() {
+            shared.index.touch(&run);
+            return Ok(shared.index.listing().run(run_id).map(|_| loaded));
+        }
+    }
+    Err(changes_too_fast("log", run_id))
+}
+
+/// The ledger and the skipped lines; `None` when the run is not listed.
+pub(super) fn problems(shared: &Shared, run_id: &RunId) -> Result<Option<Problems>, StoreError> {
+    for _ in 0..ATTEMPTS {
+        let Some(run) = shared.index.listing().run(run_id) else { return Ok(None) };
+        if let Some(problems) = known_problems(&run) {
+            return Ok(Some(problems));
+        }
+        shared.look(&run, Effort::State)?;
+    }
+    Err(changes_too_fast("log", run_id))
+}
+
+/// The same without reading a file, if they are known.
+pub(super) fn known_problems(run: &Run) -> Option<Problems> {
+    let data = run.data();
+    let skipped: &[_] = match &data.hot {
+        Some(hot) => &hot.problems,
+        None if data.ledger.skipped == 0 => &[],
+        None => return None,
+    };
+    let items: Vec<_> = data.file_problems.iter().chain(skipped).take(MAX_PROBLEMS).cloned().collect();
+    let all = data.ledger.skipped + data.file_problems.len() as u64;
+    Some(Problems { ledger: data.ledger, truncated: all > items.len() as u64, items })
+}
+
+fn changes_too_fast(file: &str, run_id: &RunId) -> StoreError {
+    StoreError::Unavailable(format!("the {file} of run {run_id} changes faster than it can be read").into())
+}
 
 /// Kept lines from `from_seq` on; `None` when the run is not listed.
 pub(super) fn lines(
@@ -27,29 +71,38 @@ pub(super) fn lines(
 ) -> Result<Option<Lines>, StoreError> {
     for _ in 0..ATTEMPTS {
         let Some(run) = shared.index.listing().run(run_id) else { return Ok(None) };
-        let (seen, log_id, next_seq, mark) = {
+        let (seen, mut answer, mark) = {
             let data = run.data();
-            let mark = usize::try_from(from_seq / MARK_EVERY).ok().and_then(|at| data.marks.get(at)).copied();
-            (data.seen, data.state.log_id.clone(), data.state.next_seq, mark)
+            let Summary { log_id, next_seq, .. } = &*data.summary;
+            let answer = Lines { log_id: log_id.clone(), next_seq: *next_seq, lines: Vec::new() };
+            if from_seq >= *next_seq || limit.lines == 0 {
+                return Ok(Some(answer));
+            }
+            let at = usize::try_from(from_seq / MARK_EVERY).ok();
+            (data.seen, answer, data.hot.as_ref().map(|hot| at.and_then(|at| hot.marks.get(at)).copied()))
         };
-        let mut answer = Lines { log_id, next_seq, lines: Vec::new() };
-        let Some(mark) = mark.filter(|_| from_seq < next_seq && limit.lines > 0) else { return Ok(Some(answer)) };
+        let Some(mark) = mark else {
+            shared.look(&run, Effort::State)?;
+            continue;
+        };
+        let Some(mark) = mark else { return Ok(Some(answer)) };
+        shared.index.touch(&run);
         let archive = shared.archive();
         let folder = archive.as_ref().map_or(Ok(None), |archive| archive.run(run_id)).map_err(super::failed)?;
         if let Some(folder) = folder
             && let Found::File(log) = folder.log().map_err(super::failed)?
         {
             let mut reader = LogReader::at_mark(run_id, mark, from_seq / MARK_EVERY * MARK_EVERY);
-            let wanted = from_seq..next_seq.min(from_seq.saturating_add(limit.lines as u64));
+            let wanted = from_seq..answer.next_seq.min(from_seq.saturating_add(limit.lines as u64));
             answer.lines = collect(&mut reader, &log, (wanted, limit.bytes)).map_err(super::failed)?;
             if !answer.lines.is_empty() && is_same_log(&log, &seen, answer.log_id.as_ref()).map_err(super::failed)? {
                 return Ok(Some(answer));
             }
         }
         run.tail().distrust();
-        shared.look(&run)?;
+        shared.look(&run, Effort::Whole)?;
     }
-    Err(StoreError::Unavailable(format!("the log of run {run_id} changes faster than it can be read").into()))
+    Err(changes_too_fast("log", run_id))
 }
 
 /// The lines of these seqs, up to the one that passes so many bytes.
@@ -82,7 +135,7 @@ fn collect(
 pub(super) fn graph(shared: &Shared, run_id: &RunId) -> Result<Option<Option<GraphFile>>, StoreError> {
     for _ in 0..ATTEMPTS {
         let Some(run) = shared.index.listing().run(run_id) else { return Ok(None) };
-        let Some(sha256) = run.data().graph_sha256.clone() else { return Ok(Some(None)) };
+        let Some(sha256) = run.data().summary.graph_sha256.clone() else { return Ok(Some(None)) };
         let archive = shared.archive();
         let folder = archive.as_ref().map_or(Ok(None), |archive| archive.run(run_id)).map_err(super::failed)?;
         if let Some(folder) = folder
@@ -92,7 +145,7 @@ pub(super) fn graph(shared: &Shared, run_id: &RunId) -> Result<Option<Option<Gra
             return Ok(Some(Some(GraphFile { bytes: bytes.into(), sha256 })));
         }
         run.tail().distrust();
-        shared.look(&run)?;
+        shared.look(&run, Effort::Whole)?;
     }
-    Err(StoreError::Unavailable(format!("the graph of run {run_id} changes faster than it can be read").into()))
+    Err(changes_too_fast("graph", run_id))
 }

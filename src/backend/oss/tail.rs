@@ -1,35 +1,56 @@
 //! The tail reader: the one way from a log's bytes to state, whoever calls it, so that nothing counts twice.
 //!
 //! A look costs two stats when nothing changed. Bytes that were added are read from where the last look stopped, as long as
-//! the bytes before them are still the ones that were read; else the run is read anew.
+//! the bytes before them are still the ones that were read; else the run is read anew, and shown when that is done. A look of
+//! the poll reads no more than its share, so that one huge log does not hold up the others.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::index::{Index, MARK_EVERY, Run, RunData, Seen};
+use super::index::{Hot, Index, MARK_EVERY, Run, RunData, Seen};
 use crate::archive_reader::{
     Archive, CHUNK_BYTES, Found, GRAPH, Glance, GraphBytes, Identity, Judged, LOG, LogFile, LogReader, ReaderError,
     RunFolder,
 };
 use crate::contract::store::MAX_PROBLEMS;
 use crate::domain::id::sha256_hex;
-use crate::domain::{LogId, Problem};
+use crate::domain::{Graph, LogId, Problem};
 
 /// How many bytes before the end are compared to know a log again.
 const EDGE_BYTES: usize = 512;
+
+/// How many bytes one look of the poll reads of one log.
+const SHARE: u64 = 8 * 1024 * 1024;
 
 /// Where the tail reader stands in one run.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     log: Watched,
     graph: Watched,
-    reader: Option<LogReader>,
+    /// Behind what the run's hot data holds.
+    reader: Option<Box<LogReader>>,
+    /// A log that is read from its start, and not shown before that is done.
+    fresh: Option<Box<Fresh>>,
     /// The last look failed; it was told once.
     refused: bool,
     /// The run's data changed and was not published yet.
     has_news: bool,
+}
+
+#[derive(Debug)]
+struct Fresh {
+    data: RunData,
+    reader: LogReader,
+    /// The size of the log when its reading began: so far it is read before it is shown.
+    until: u64,
+}
+
+impl Fresh {
+    fn of(run: &Run) -> Box<Self> {
+        Box::new(Self { data: RunData::empty(&run.run_id), reader: LogReader::new(&run.run_id), until: 0 })
+    }
 }
 
 impl Tail {
@@ -37,6 +58,11 @@ impl Tail {
     pub(super) fn distrust(&mut self) {
         self.log.is_settled = false;
         self.graph.is_settled = false;
+    }
+
+    /// The next read begins at the start of the log.
+    pub(super) fn forget_place(&mut self) {
+        self.reader = None;
     }
 }
 
@@ -68,13 +94,28 @@ impl Watched {
     }
 }
 
-/// What a look found.
+/// How much a look does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// What is new, a share of it at a time.
+    Share,
+    /// All that is new.
+    Whole,
+    /// All that is new; and the state is there afterwards, if the log can be read.
+    State,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Looked {
     /// Something that answers show is another one than before.
     pub(super) has_changed: bool,
     /// The run has its end event.
     pub(super) is_ended: bool,
+    /// The run is in the list.
+    pub(super) is_listed: bool,
+    /// There is more to read now.
+    pub(super) has_more: bool,
 }
 
 /// Looks at a run's files and reads what is new. `archive` is `None` while there is no archive.
@@ -82,9 +123,33 @@ pub(super) struct Looked {
 /// # Errors
 ///
 /// When a file is there and cannot be read; what was known stays.
-pub(super) fn look(index: &Index, archive: Option<&Archive>, run: &Arc<Run>) -> Result<Looked, ReaderError> {
-    let mut tail = run.tail();
-    let looked = look_inside(index, archive, run, &mut tail);
+pub(super) fn look(
+    index: &Index,
+    archive: Option<&Archive>,
+    run: &Arc<Run>,
+    effort: Effort,
+) -> Result<Looked, ReaderError> {
+    look_holding(index, archive, run, (&mut run.tail(), effort))
+}
+
+/// The same, unless somebody reads this run now.
+pub(super) fn try_look(
+    index: &Index,
+    archive: Option<&Archive>,
+    run: &Arc<Run>,
+) -> Option<Result<Looked, ReaderError>> {
+    let mut tail = run.try_tail()?;
+    Some(look_holding(index, archive, run, (&mut tail, Effort::Share)))
+}
+
+fn look_holding(
+    index: &Index,
+    archive: Option<&Archive>,
+    run: &Arc<Run>,
+    (tail, effort): (&mut Tail, Effort),
+) -> Result<Looked, ReaderError> {
+    let was_hot = run.data().hot.is_some();
+    let looked = look_inside(index, archive, run, (tail, effort));
     match &looked {
         Ok(_) => tail.refused = false,
         Err(error) if !tail.refused => {
@@ -94,6 +159,16 @@ pub(super) fn look(index: &Index, archive: Option<&Archive>, run: &Arc<Run>) -> 
         }
         Err(_) => tail.distrust(),
     }
+    let (is_hot, is_ended) = {
+        let data = run.data();
+        (data.hot.is_some(), data.summary.ended.is_some())
+    };
+    if is_hot && is_ended && !was_hot && effort != Effort::State {
+        // It was read for its summary; an archive of many holds no states for that.
+        run.cool(tail);
+    } else if is_hot && (!was_hot || looked.as_ref().is_ok_and(|looked| looked.has_changed)) {
+        index.hold(run, tail);
+    }
     looked
 }
 
@@ -101,33 +176,80 @@ fn look_inside(
     index: &Index,
     archive: Option<&Archive>,
     run: &Arc<Run>,
-    tail: &mut Tail,
+    (tail, effort): (&mut Tail, Effort),
 ) -> Result<Looked, ReaderError> {
     let glance = archive.map_or(Ok(Glance::default()), |archive| archive.glance(&run.run_id))?;
-    let (log_due, graph_due) = (tail.log.is_due(glance.log), tail.graph.is_due(glance.graph));
-    if !log_due && !graph_due {
-        return Ok(Looked { has_changed: false, is_ended: run.data().state.end.is_some() });
+    let is_cold = run.data().hot.is_none();
+    let mut log_due = tail.log.is_due(glance.log) || tail.fresh.is_some();
+    let mut graph_due = tail.graph.is_due(glance.graph);
+    let wants_state = is_cold && effort == Effort::State;
+    if !log_due && !graph_due && !wants_state {
+        return Ok(told(run));
     }
     let folder = archive.map_or(Ok(None), |archive| archive.run(&run.run_id))?;
     let folder = folder.as_ref();
+    if is_cold && tail.fresh.is_none() {
+        let is_same = (tail.log.identity, tail.graph.identity) == (glance.log, glance.graph);
+        if is_same && !wants_state && is_as_known(folder, run)? {
+            tail.log.note(glance.log, true);
+            tail.graph.note(glance.graph, true);
+            return Ok(told(run));
+        }
+        (log_due, graph_due) = (true, true);
+        tail.fresh = Some(Fresh::of(run));
+    }
     // The graph first: a run that starts is then listed with its nodes at once.
     let graph = if graph_due { look_at_graph(folder, run, tail) } else { Ok(()) };
-    let log = if log_due { look_at_log(index, folder, run, tail) } else { Ok(()) };
-    let is_ended = run.data().state.end.is_some();
+    let log = if log_due { look_at_log(index, folder, run, (tail, effort)) } else { Ok(false) };
+    if log.is_err() {
+        show_graph_alone(run, tail);
+    }
     let has_changed = std::mem::take(&mut tail.has_news);
-    if log_due && log.is_ok() {
-        tail.log.note(glance.log, !has_changed);
+    if has_changed {
+        index.publish(run, tail);
+    }
+    let looked = Looked { has_changed, has_more: matches!(log, Ok(true)), ..told(run) };
+    if log_due && let Ok(has_more) = log {
+        if has_more {
+            tail.log.is_settled = false;
+        } else {
+            tail.log.note(glance.log, !has_changed);
+        }
     }
     if graph_due && graph.is_ok() {
         tail.graph.note(glance.graph, !has_changed);
     }
     // The bytes of a run that has ended are believed at once: an archive of many costs one reading.
-    tail.log.is_settled |= is_ended && log.is_ok();
-    tail.graph.is_settled |= is_ended && graph.is_ok();
-    if has_changed {
-        index.publish(run, tail);
-    }
-    log.and(graph).map(|()| Looked { has_changed, is_ended })
+    tail.log.is_settled |= looked.is_ended && matches!(log, Ok(false));
+    tail.graph.is_settled |= looked.is_ended && graph.is_ok();
+    log.and(graph).map(|()| looked)
+}
+
+/// What is known of a run that did not change.
+fn told(run: &Run) -> Looked {
+    let data = run.data();
+    Looked { is_ended: data.summary.ended.is_some(), is_listed: data.is_listed(), ..Looked::default() }
+}
+
+/// Whether the files of a run whose state is not held are still the ones that were read; their stats are the same.
+fn is_as_known(folder: Option<&RunFolder>, run: &Run) -> Result<bool, ReaderError> {
+    let (seen, log_id, graph_sha256, has_faults) = {
+        let data = run.data();
+        let summary = &data.summary;
+        (data.seen, summary.log_id.clone(), summary.graph_sha256.clone(), !data.file_problems.is_empty())
+    };
+    let Some(folder) = folder.filter(|_| !has_faults) else { return Ok(false) };
+    let is_log = match folder.log()? {
+        Found::File(log) => seen.identity == Some(log.identity()) && is_same_log(&log, &seen, log_id.as_ref())?,
+        Found::Nothing => seen.identity.is_none(),
+        Found::NotRegular => false,
+    };
+    let is_graph = match folder.graph()? {
+        Found::File(graph) => graph_sha256 == Some(sha256_hex(&graph.bytes)),
+        Found::Nothing => graph_sha256.is_none(),
+        Found::NotRegular => false,
+    };
+    Ok(is_log && is_graph)
 }
 
 fn look_at_graph(folder: Option<&RunFolder>, run: &Run, tail: &mut Tail) -> Result<(), ReaderError> {
@@ -138,50 +260,91 @@ fn look_at_graph(folder: Option<&RunFolder>, run: &Run, tail: &mut Tail) -> Resu
         Found::File(GraphBytes { bytes, graph: Ok(graph), .. }) => (Some((Arc::new(graph), sha256_hex(&bytes))), None),
         Found::File(GraphBytes { graph: Err(reason), .. }) => (None, Some(Problem { line: None, reason })),
     };
-    let mut data = run.data_mut(tail);
-    let sha256 = graph.as_ref().map(|(_, sha256)| sha256);
-    let known_fault = data.file_problems.iter().find(|known| known.reason.starts_with(GRAPH));
-    if data.graph_sha256.as_ref() == sha256 && known_fault == fault.as_ref() {
+    if let Some(fresh) = &mut tail.fresh {
+        set_graph(&mut fresh.data, run, graph, fault);
         return Ok(());
     }
-    tail.has_news = true;
-    set_file_problem(&mut data, GRAPH, fault);
-    let (graph, sha256) = graph.unzip();
-    data.graph = graph;
-    data.graph_sha256 = sha256;
-    data.summarize(&run.run_id);
+    let has_changed = set_graph(&mut run.data_mut(tail), run, graph, fault);
+    tail.has_news |= has_changed;
     Ok(())
 }
 
-fn look_at_log(index: &Index, folder: Option<&RunFolder>, run: &Arc<Run>, tail: &mut Tail) -> Result<(), ReaderError> {
+/// Whether it is another graph, or another fault of one, than before.
+fn set_graph(data: &mut RunData, run: &Run, graph: Option<(Arc<Graph>, String)>, fault: Option<Problem>) -> bool {
+    let known_fault = data.file_problems.iter().find(|known| known.reason.starts_with(GRAPH));
+    let sha256 = graph.as_ref().map(|(_, sha256)| sha256);
+    if data.summary.graph_sha256.as_ref() == sha256 && known_fault == fault.as_ref() {
+        return false;
+    }
+    set_file_problem(data, GRAPH, fault);
+    if let Some(hot) = &mut data.hot {
+        hot.graph = graph;
+    }
+    data.summarize(&run.run_id);
+    true
+}
+
+/// Whether there is more to read.
+fn look_at_log(
+    index: &Index,
+    folder: Option<&RunFolder>,
+    run: &Arc<Run>,
+    (tail, effort): (&mut Tail, Effort),
+) -> Result<bool, ReaderError> {
+    let share = if effort == Effort::Share { SHARE } else { u64::MAX };
     let found = folder.map_or(Ok(Found::Nothing), RunFolder::log)?;
     let log = match found {
         Found::File(log) => log,
         Found::Nothing => return forget_log(run, tail, None),
         Found::NotRegular => return forget_log(run, tail, Some(not_regular(LOG))),
     };
-    match tail.reader.take() {
-        Some(reader) if is_continued(run, &log, &reader)? => read_on(index, run, tail, (&log, reader)),
-        _ => read_anew(run, tail, &log),
+    if tail.fresh.is_none() {
+        if let Some(reader) = tail.reader.take() {
+            let is_continued = is_continued(&run.data(), &log, &reader)?;
+            if is_continued {
+                return read_on(index, run, tail, (&log, reader, share));
+            }
+        }
+        let mut fresh = Fresh::of(run);
+        take_graph(&mut fresh.data, &run.data(), run);
+        tail.fresh = Some(fresh);
+    }
+    read_anew(run, tail, (&log, share))
+}
+
+/// A new run whose log cannot be read is shown by its graph.
+fn show_graph_alone(run: &Run, tail: &mut Tail) {
+    if let Some(fresh) = tail.fresh.take_if(|fresh| fresh.data.is_listed() && fresh.data.seen.identity.is_none())
+        && !run.data().is_listed()
+    {
+        replace(run, tail, fresh.data);
     }
 }
 
+/// A log that is read anew keeps the graph that is known.
+fn take_graph(fresh: &mut RunData, known: &RunData, run: &Run) {
+    let graph = known.hot.as_ref().and_then(|hot| hot.graph.clone());
+    let fault = known.file_problems.iter().find(|known| known.reason.starts_with(GRAPH)).cloned();
+    set_graph(fresh, run, graph, fault);
+}
+
 /// There is no log that could be read.
-fn forget_log(run: &Run, tail: &mut Tail, fault: Option<Problem>) -> Result<(), ReaderError> {
+fn forget_log(run: &Run, tail: &mut Tail, fault: Option<Problem>) -> Result<bool, ReaderError> {
     tail.reader = None;
-    let mut fresh = RunData::new(&run.run_id);
-    set_file_problem(&mut fresh, LOG, fault);
-    replace(run, tail, fresh);
-    Ok(())
+    let mut empty = RunData::empty(&run.run_id);
+    match tail.fresh.take() {
+        Some(fresh) => take_graph(&mut empty, &fresh.data, run),
+        None => take_graph(&mut empty, &run.data(), run),
+    }
+    set_file_problem(&mut empty, LOG, fault);
+    replace(run, tail, empty);
+    Ok(false)
 }
 
 /// Whether the log begins with the bytes that were read.
-fn is_continued(run: &Run, log: &LogFile, reader: &LogReader) -> Result<bool, ReaderError> {
-    let (seen, log_id) = {
-        let data = run.data();
-        (data.seen, data.state.log_id.clone())
-    };
-    Ok(log.identity().size >= reader.end() && is_same_log(log, &seen, log_id.as_ref())?)
+fn is_continued(data: &RunData, log: &LogFile, reader: &LogReader) -> Result<bool, ReaderError> {
+    let log_id = data.hot.as_ref().and_then(|hot| hot.state.log_id.as_ref());
+    Ok(log.identity().size >= reader.end() && is_same_log(log, &data.seen, log_id)?)
 }
 
 /// Whether this file is the one that was seen, and still holds what was seen.
@@ -205,19 +368,24 @@ pub(super) fn is_same_log(log: &LogFile, seen: &Seen, log_id: Option<&LogId>) ->
     }
 }
 
-/// Reads what was added, chunk by chunk; between two of them answers see the log as far as it was read.
+/// Reads what was added, chunk by chunk; between two of them answers see the log as far as it was read. Returns whether
+/// there is more.
 fn read_on(
     index: &Index,
     run: &Arc<Run>,
     tail: &mut Tail,
-    (log, mut reader): (&LogFile, LogReader),
-) -> Result<(), ReaderError> {
-    let mut buffer = vec![0; CHUNK_BYTES];
+    (log, mut reader, share): (&LogFile, Box<LogReader>, u64),
+) -> Result<bool, ReaderError> {
+    let mut buffer = chunk_for(log, &reader);
+    let stop_at = reader.end().saturating_add(share);
     let before = run.data().ledger;
     let mut is_unshown = false;
     let outcome = loop {
+        if reader.end() >= stop_at {
+            break Ok(true);
+        }
         let bytes = match log.read_at(&mut buffer, reader.end()) {
-            Ok(0) => break Ok(()),
+            Ok(0) => break Ok(false),
             Ok(read) => &buffer[..read],
             Err(error) => break Err(error),
         };
@@ -244,44 +412,74 @@ fn read_on(
     outcome
 }
 
-/// Reads the log from its start and shows it when it was read to its end.
-fn read_anew(run: &Run, tail: &mut Tail, log: &LogFile) -> Result<(), ReaderError> {
-    let mut fresh = RunData::new(&run.run_id);
-    fresh.seen.identity = Some(log.identity());
-    let mut reader = LogReader::new(&run.run_id);
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        let read = log.read_at(&mut buffer, reader.end())?;
-        if read == 0 {
-            break;
-        }
-        feed(&mut fresh, &mut reader, &buffer[..read]);
+/// Reads on in a log that is read from its start, and shows it when it was read as far as it went at the beginning. Returns
+/// whether there is more.
+fn read_anew(run: &Run, tail: &mut Tail, (log, share): (&LogFile, u64)) -> Result<bool, ReaderError> {
+    let mut fresh = tail.fresh.take().unwrap_or_else(|| Fresh::of(run));
+    let is_begun = fresh.data.seen.identity.is_some();
+    if is_begun && !is_continued(&fresh.data, log, &fresh.reader)? {
+        let mut again = Fresh::of(run);
+        take_graph(&mut again.data, &fresh.data, run);
+        fresh = again;
     }
-    reader.release();
-    tail.reader = Some(reader);
-    replace(run, tail, fresh);
-    Ok(())
+    if fresh.data.seen.identity.is_none() {
+        fresh.until = log.identity().size;
+    }
+    fresh.data.seen.identity = Some(log.identity());
+    let mut buffer = chunk_for(log, &fresh.reader);
+    let stop_at = fresh.reader.end().saturating_add(share);
+    let is_whole = loop {
+        if fresh.reader.end() >= stop_at {
+            break fresh.reader.end() >= fresh.until;
+        }
+        let read = log.read_at(&mut buffer, fresh.reader.end())?;
+        if read == 0 {
+            break true;
+        }
+        let Fresh { data, reader, .. } = &mut *fresh;
+        feed(data, reader, &buffer[..read]);
+    };
+    let has_more = fresh.reader.end() >= stop_at;
+    if is_whole {
+        let Fresh { mut data, mut reader, .. } = *fresh;
+        reader.release();
+        tail.reader = Some(Box::new(reader));
+        data.summarize(&run.run_id);
+        replace(run, tail, data);
+    } else {
+        tail.fresh = Some(fresh);
+    }
+    Ok(has_more)
 }
 
-/// Puts what a log gave in the place of what is known; the graph is none of it.
+/// Room for the rest of the log, and a little for what comes while it is read.
+fn chunk_for(log: &LogFile, reader: &LogReader) -> Vec<u8> {
+    let rest = log.identity().size.saturating_sub(reader.end());
+    let rest = usize::try_from(rest).unwrap_or(CHUNK_BYTES);
+    vec![0; (rest + 4096).min(CHUNK_BYTES)]
+}
+
+/// Puts what the files gave in the place of what is known.
 fn replace(run: &Run, tail: &mut Tail, mut fresh: RunData) {
     let mut data = run.data_mut(tail);
-    let faults = |data: &RunData| data.file_problems.iter().filter(|known| known.reason.starts_with(LOG)).count();
-    tail.has_news |= data.ledger != fresh.ledger
-        || data.state.log_id != fresh.state.log_id
+    let has_changed = data.ledger != fresh.ledger
         || data.seen.edge != fresh.seen.edge
-        || faults(&data) != faults(&fresh);
-    fresh.graph = data.graph.take();
-    fresh.graph_sha256 = data.graph_sha256.take();
-    let graph_fault = data.file_problems.iter().find(|known| known.reason.starts_with(GRAPH)).cloned();
-    set_file_problem(&mut fresh, GRAPH, graph_fault);
-    fresh.summarize(&run.run_id);
-    *data = fresh;
+        || data.file_problems != fresh.file_problems
+        || data.summary != fresh.summary;
+    if data.summary == fresh.summary {
+        // Lists hold this one.
+        fresh.summary = Arc::clone(&data.summary);
+    }
+    let before = std::mem::replace(&mut *data, fresh);
+    drop(data);
+    drop(before);
+    tail.has_news |= has_changed;
 }
 
 /// Judges the next bytes of a log and folds the events among them.
 fn feed(data: &mut RunData, reader: &mut LogReader, bytes: &[u8]) {
-    let RunData { state, marks, seen, problems, ledger, .. } = data;
+    let RunData { seen, ledger, hot, .. } = data;
+    let Hot { state, problems, marks, .. } = &mut **hot.get_or_insert_default();
     let state = Arc::make_mut(state);
     let chunk_start = reader.end();
     reader.judge(bytes, |judged| {
@@ -364,11 +562,11 @@ mod tests {
         let run = index.run_of_folder(&RunId::parse("r1").unwrap());
         for n in 0..3 {
             let log_id = write(n);
-            assert!(look(&index, Some(&archive), &run).unwrap().has_changed, "{n}");
-            assert_eq!(run.data().state.log_id, Some(log_id));
+            assert!(look(&index, Some(&archive), &run, Effort::Share).unwrap().has_changed, "{n}");
+            assert_eq!(run.data().summary.log_id, Some(log_id));
         }
         // Two looks at the same bytes, then a stat is enough.
-        assert!(!look(&index, Some(&archive), &run).unwrap().has_changed);
+        assert!(!look(&index, Some(&archive), &run, Effort::Share).unwrap().has_changed);
         assert!(run.tail().log.is_settled);
     }
 }
