@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand; the backend adds its own.
 
 mod client;
+mod completions;
+mod mode;
 mod named;
 mod print;
 mod push;
@@ -10,7 +12,7 @@ mod validate;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::backend;
 use crate::config::{self, BootError};
@@ -36,6 +38,10 @@ enum Command {
     Push(push::PushOptions),
     /// Check logs and archives: every problem with file and line; exit 1 if there is any
     Validate(validate::ValidateOptions),
+    /// Say what this binary is: mode, address, storage, auth, tenancy, limits, boot checks
+    Mode(mode::ModeOptions),
+    /// Print what a shell needs to complete kahn's commands and flags
+    Completions(completions::CompletionsOptions),
     #[command(flatten)]
     Backend(backend::Command),
 }
@@ -54,6 +60,8 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(options)) => serve::run(&options),
         Some(Command::Push(options)) => push::run(&options),
         Some(Command::Validate(options)) => validate::run(&options),
+        Some(Command::Mode(options)) => Ok(mode::run(&options)),
+        Some(Command::Completions(options)) => Ok(completions::run(&options, &mut Cli::command())),
         Some(Command::Backend(command)) => command.run(),
     });
     done.unwrap_or_else(|error| {

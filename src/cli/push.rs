@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use ureq::http::Method;
@@ -42,7 +43,7 @@ pub(super) struct PushOptions {
     #[arg(long, env = "KAHN_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Print one JSON object a run
-    #[arg(long)]
+    #[arg(long, env = "KAHN_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
 

@@ -18,13 +18,21 @@ pub(super) struct ServeOptions {
     #[command(flatten)]
     common: Typed,
     #[command(flatten)]
-    backend: backend::Options,
+    pub(super) backend: backend::Options,
+}
+
+impl ServeOptions {
+    /// What was typed, checked whole: a mistake adds its sentence, and a default stands in for it.
+    pub(super) fn check(&self, mistakes: &mut Vec<String>) -> Config {
+        let config = Config::check(&self.common, &backend::Options::defaults(), mistakes);
+        mistakes.extend(self.backend.mistakes(&config));
+        config
+    }
 }
 
 pub(super) fn run(options: &ServeOptions) -> Result<ExitCode, BootError> {
     let mut mistakes = Vec::new();
-    let config = Config::check(&options.common, &backend::Options::defaults(), &mut mistakes);
-    mistakes.extend(options.backend.mistakes(&config));
+    let config = options.check(&mut mistakes);
     if !mistakes.is_empty() {
         return Err(BootError::Configuration(mistakes));
     }

@@ -2,12 +2,14 @@
 
 pub mod access;
 pub mod align;
+pub mod description;
 pub mod list;
 pub mod store;
 
 use std::sync::Arc;
 
 pub use access::{Access, Principal, PrincipalKind, Refusal, RequestFacts, Scope, Tenant};
+pub use description::Description;
 pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey};
 pub use store::{
     Appended, Change, Changes, GraphFile, GraphPut, Lines, Loaded, Part, Problems, ReadLimit, Spawned, Store,

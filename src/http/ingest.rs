@@ -31,7 +31,7 @@ pub(super) const MAX_BATCH_EVENTS: usize = 10_000;
 /// The most bytes a batch may be sent in.
 pub(super) const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// The most bytes a batch may be decoded to.
-const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
 /// The most decoded bytes for each byte that was sent.
 const MAX_RATIO: usize = 100;
 /// How many warnings an answer lists.

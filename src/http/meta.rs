@@ -5,12 +5,22 @@ use serde_json::json;
 
 use super::answer;
 use super::error::ApiError;
-use super::ingest::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS};
+use super::ingest::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DECODED_BYTES};
 use super::params::Params;
 use super::principal::authenticate;
 use super::view::{ConfigView, LimitsView};
-use crate::domain::MAX_LINE_BYTES;
+use crate::domain::{MAX_GRAPH_BYTES, MAX_GRAPH_NODES, MAX_LINE_BYTES};
 use crate::services::Services;
+
+/// The most that ingest takes at once, by name; the same in both builds.
+pub const LIMITS: [(&str, usize); 6] = [
+    ("batch_events", MAX_BATCH_EVENTS),
+    ("batch_bytes", MAX_BATCH_BYTES),
+    ("decoded_bytes", MAX_DECODED_BYTES),
+    ("line_bytes", MAX_LINE_BYTES),
+    ("graph_bytes", MAX_GRAPH_BYTES),
+    ("graph_nodes", MAX_GRAPH_NODES),
+];
 
 pub(super) async fn health(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Params::parse(request.query_string(), &[])?;

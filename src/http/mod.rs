@@ -19,4 +19,5 @@ mod view;
 pub use app::{app, serve};
 pub use compare::comparison_json;
 pub use error::ApiError;
+pub use meta::LIMITS;
 pub use routes::route_table;

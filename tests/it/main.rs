@@ -6,6 +6,7 @@
 //! - `every_route`: the guards that no address is without.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
 //! - `push`: `kahn push` against a server that can misbehave.
+//! - `cli`: what all commands have in common; `kahn mode`, completions, exit codes.
 //! - `validate`: `kahn validate` names every fault with file and line.
 //! - `card`: the other mode is refused; a container is reached from its own machine alone.
 //! - `imports`: which room of src may use which; one switch; files of a readable length.
@@ -15,6 +16,7 @@
 
 mod backend;
 mod card;
+mod cli;
 mod every_route;
 mod facts;
 mod feed;

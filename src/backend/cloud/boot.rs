@@ -148,6 +148,21 @@ impl From<tokio_postgres::Error> for BootRefusal {
     }
 }
 
+/// What [`check`] looks at, a clause each.
+pub(super) fn checks() -> Vec<String> {
+    let tables: Vec<&str> = required_tables().map(|(table, _)| table).collect();
+    vec![
+        "a database and a way in are configured".to_owned(),
+        format!("the database answers within {} s", PATIENCE.as_secs()),
+        format!("it is Postgres {OLDEST_SERVER} or newer, and synchronous_commit is not off"),
+        "its role is no superuser, has no BYPASSRLS or CREATEROLE, owns no table, and can become no role that does"
+            .to_owned(),
+        format!("the required tables are there: {}", tables.join(", ")),
+        "every table with a tenant_id has row-level security enabled, forced, and no policy but kahn's".to_owned(),
+        "the port is free".to_owned(),
+    ]
+}
+
 /// Reaches the database and looks at everything that can be looked at.
 pub(super) async fn check(database: &Database) -> Result<(), BootRefusal> {
     let client = reach(database).await?;

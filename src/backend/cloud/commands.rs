@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::migrate::{self, MigrateError};
 use super::pool::Database;
@@ -27,8 +29,11 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct MigrateOptions {
     /// Change nothing: list each table with its file, present or missing; exit 1 if any is missing
-    #[arg(long)]
+    #[arg(long, env = "KAHN_MIGRATE_CHECK", value_parser = BoolishValueParser::new())]
     check: bool,
+    /// Print one JSON object a table (with --check)
+    #[arg(long, env = "KAHN_JSON", value_parser = BoolishValueParser::new())]
+    json: bool,
     /// File with the password that the role kahn_app gets (not read with --check)
     #[arg(long, env = "KAHN_APP_PASSWORD_FILE", value_name = "FILE")]
     app_password_file: Option<PathBuf>,
@@ -50,14 +55,17 @@ pub struct ProvisionOptions {
     /// The tenant's name: lower-case letters, digits and dashes
     name: String,
     /// The organisation at the identity provider whose people belong to it
-    #[arg(long, value_name = "ORG_ID")]
+    #[arg(long, env = "KAHN_TENANT_ORG", value_name = "ORG_ID")]
     org: String,
     /// What the key may do
-    #[arg(long, value_enum, default_value_t = KeyScope::Ingest)]
+    #[arg(long, env = "KAHN_TENANT_SCOPE", value_enum, default_value_t = KeyScope::Ingest)]
     scope: KeyScope,
     /// Keep the key in this file too (mode 0600), as `KAHN_KEY_<NAME>=...` or `KAHN_READ_KEY_<NAME>=...`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "KAHN_TENANT_WRITE_ENV", value_name = "FILE")]
     write_env: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long, env = "KAHN_JSON", value_parser = BoolishValueParser::new())]
+    json: bool,
     /// PEM file with the certificate of the database's authority, instead of the web's
     #[arg(long, env = "KAHN_DATABASE_CA_FILE", value_name = "FILE")]
     database_ca_file: Option<PathBuf>,
@@ -87,8 +95,12 @@ impl Command {
 async fn run_migrate(options: &MigrateOptions, out: &mut dyn Write) -> Result<ExitCode, BootError> {
     let database = owner(options.database_ca_file.as_ref())?;
     if options.check {
-        let complete = migrate::check(&database, out).await?;
-        return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        let tables = migrate::check(&database).await?;
+        for table in &tables {
+            let done = if options.json { put_json(out, table) } else { writeln!(out, "{table}") };
+            done.map_err(MigrateError::Output)?;
+        }
+        return Ok(if tables.iter().all(|table| table.present) { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     migrate::migrate(&database, options.app_password_file.as_deref(), out).await?;
     Ok(ExitCode::SUCCESS)
@@ -97,8 +109,15 @@ async fn run_migrate(options: &MigrateOptions, out: &mut dyn Write) -> Result<Ex
 async fn run_provision(options: ProvisionOptions, out: &mut dyn Write) -> Result<ExitCode, BootError> {
     let database = owner(options.database_ca_file.as_ref())?;
     let wanted = Provision { name: options.name, org: options.org, scope: options.scope, env_file: options.write_env };
-    tenant::provision(&database, &wanted, out).await?;
+    let provisioned = tenant::provision(&database, &wanted).await?;
+    let done = if options.json { put_json(out, &provisioned) } else { provisioned.tell(out) };
+    done.map_err(TenantError::Output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// One JSON object as a line.
+fn put_json(out: &mut dyn Write, value: &impl Serialize) -> std::io::Result<()> {
+    writeln!(out, "{}", serde_json::to_string(value)?)
 }
 
 fn owner(ca_file: Option<&PathBuf>) -> Result<Database, MigrateError> {

@@ -1,10 +1,12 @@
 //! `kahn migrate`: applies the embedded migrations over the owner's DSN. The server itself never changes the schema.
 
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use refinery::{Migration, Runner};
+use serde::Serialize;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -126,16 +128,27 @@ pub(super) async fn connect(database: &Database) -> Result<Client, MigrateError>
     Ok(client)
 }
 
-/// Lists every required table with its file; true when none is missing.
-pub(super) async fn check(database: &Database, out: &mut dyn Write) -> Result<bool, MigrateError> {
-    let present = present_tables(&connect(database).await?).await?;
-    let mut complete = true;
-    for (table, file) in required_tables() {
-        let here = present.iter().any(|name| name == table);
-        complete &= here;
-        writeln!(out, "{table:<12} {file:<24} {}", if here { "present" } else { "missing" })?;
+/// A table that the server cannot do without.
+#[derive(Debug, Serialize)]
+pub(super) struct RequiredTable {
+    table: &'static str,
+    /// The migration that makes it.
+    file: &'static str,
+    pub(super) present: bool,
+}
+
+impl fmt::Display for RequiredTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, file, present } = self;
+        write!(f, "{table:<12} {file:<24} {}", if *present { "present" } else { "missing" })
     }
-    Ok(complete)
+}
+
+/// Every required table, and whether it is there.
+pub(super) async fn check(database: &Database) -> Result<Vec<RequiredTable>, MigrateError> {
+    let present = present_tables(&connect(database).await?).await?;
+    let row = |(table, file)| RequiredTable { table, file, present: present.iter().any(|name| name == table) };
+    Ok(required_tables().map(row).collect())
 }
 
 /// Applies what is missing, sets kahn_app's password when a file gives one, and looks at the result.

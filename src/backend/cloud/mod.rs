@@ -25,7 +25,7 @@ use self::boot::BootRefusal;
 pub use self::commands::Command;
 use self::pool::Database;
 use crate::config::{self, BootError, Config, Defaults};
-use crate::contract::Backend;
+use crate::contract::{Backend, Description};
 
 /// The mode that this binary was built for.
 pub const MODE: &str = "cloud";
@@ -91,6 +91,27 @@ impl Options {
         let refusals = [self.database().err(), self.way_in().err()];
         mistakes.extend(refusals.into_iter().flatten().map(|refusal| refusal.to_string()));
         mistakes
+    }
+
+    /// What this backend is with these options; opens nothing.
+    pub fn describe(&self, _config: &Config) -> Description {
+        let storage = match self.database() {
+            Ok(database) => format!("Postgres at {}, as {}", database.place(), database.user()),
+            Err(_) => format!("Postgres ({DATABASE_URL} names none that can be used)"),
+        };
+        let auth = match self.way_in() {
+            Ok(()) => "API keys, looked up at each request",
+            Err(_) => "none is configured (KAHN_AUTH)",
+        };
+        Description {
+            serves: "many tenants, behind the platform's TLS",
+            reach: "every machine that can reach this address".to_owned(),
+            storage,
+            auth: auth.to_owned(),
+            tenancy: "row-level security, keyed on a setting of each transaction",
+            rate_limit: "none yet",
+            boot_checks: boot::checks(),
+        }
     }
 
     fn pool_size(&self) -> Result<usize, String> {

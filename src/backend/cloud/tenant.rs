@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use serde::Serialize;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -52,6 +53,41 @@ pub(super) struct Provision {
     pub(super) scope: KeyScope,
     /// Where the key is kept too.
     pub(super) env_file: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Provisioned {
+    tenant: String,
+    org: String,
+    /// Whether the tenant is new.
+    made: bool,
+    scope: &'static str,
+    /// The new key, shown this once; null when a live one was there.
+    key: Option<String>,
+    /// The file that holds it too.
+    kept_in: Option<PathBuf>,
+}
+
+impl Provisioned {
+    /// What a person reads.
+    pub(super) fn tell(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let Self { tenant, org, scope, .. } = self;
+        if self.made {
+            writeln!(out, "made tenant {tenant} for org {org} on plan beta")?;
+        }
+        let Some(key) = &self.key else {
+            return writeln!(
+                out,
+                "tenant {tenant} has a live {scope} key already; it was shown when it was made and cannot be shown again"
+            );
+        };
+        writeln!(out, "{scope} key of tenant {tenant}, shown this once:\n{key}")?;
+        match &self.kept_in {
+            Some(path) => writeln!(out, "kept in {}", path.display()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Why the tenant could not be provisioned.
@@ -121,8 +157,8 @@ impl From<tokio_postgres::Error> for TenantError {
     }
 }
 
-/// Makes what is missing of tenant and key, and says what it did.
-pub(super) async fn provision(database: &Database, wanted: &Provision, out: &mut dyn Write) -> Result<(), TenantError> {
+/// Makes what is missing of tenant and key.
+pub(super) async fn provision(database: &Database, wanted: &Provision) -> Result<Provisioned, TenantError> {
     let lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let name = wanted.name.as_bytes();
     if name.len() > 63
@@ -140,7 +176,7 @@ pub(super) async fn provision(database: &Database, wanted: &Provision, out: &mut
     // The owner of the tables, whoever logged in: so the walls are the same for a superuser and for a managed database.
     transaction.batch_execute("SET LOCAL ROLE kahn_owner").await?;
     transaction.execute_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await?;
-    let (tenant, prefix) = tenant(&transaction, wanted, out).await?;
+    let (tenant, prefix, made) = tenant(&transaction, wanted).await?;
     let live = transaction
         .query_typed(
             "SELECT 1 FROM public.api_keys WHERE tenant_id = $1 AND scope = $2 AND revoked_at IS NULL \
@@ -148,15 +184,17 @@ pub(super) async fn provision(database: &Database, wanted: &Provision, out: &mut
             &[(&tenant, Type::UUID), (&wanted.scope.as_str(), Type::TEXT)],
         )
         .await?;
+    let mut provisioned = Provisioned {
+        tenant: wanted.name.clone(),
+        org: wanted.org.clone(),
+        made,
+        scope: wanted.scope.as_str(),
+        key: None,
+        kept_in: None,
+    };
     if !live.is_empty() {
         transaction.commit().await?;
-        writeln!(
-            out,
-            "tenant {} has a live {} key already; it was shown when it was made and cannot be shown again",
-            wanted.name,
-            wanted.scope.as_str()
-        )?;
-        return Ok(());
+        return Ok(provisioned);
     }
     let key = api_keys::make(&prefix)?;
     add_key(&transaction, tenant, &prefix, wanted, &key.hash).await?;
@@ -167,20 +205,15 @@ pub(super) async fn provision(database: &Database, wanted: &Provision, out: &mut
         .map(|path| EnvFile::prepare(path, &wanted.scope.variable(&wanted.name), &key.text))
         .transpose()?;
     transaction.commit().await?;
-    writeln!(out, "{} key of tenant {}, shown this once:\n{}", wanted.scope.as_str(), wanted.name, key.text)?;
-    if let Some(kept) = kept {
-        let path = kept.take_place()?;
-        writeln!(out, "kept in {}", path.display())?;
-    }
-    Ok(())
+    // Before anything is printed: whoever reads that may have gone away, and the file is then the only place it is in.
+    provisioned.kept_in = kept.map(EnvFile::take_place).transpose()?;
+    provisioned.key = Some(key.text);
+    Ok(provisioned)
 }
 
-/// The tenant of this org, made if there is none; its id and the prefix of its keys. Sets the transaction's tenant.
-async fn tenant(
-    transaction: &Transaction<'_>,
-    wanted: &Provision,
-    out: &mut dyn Write,
-) -> Result<(Uuid, String), TenantError> {
+/// The tenant of this org, made if there is none; its id, the prefix of its keys, and whether it is new. Sets the
+/// transaction's tenant.
+async fn tenant(transaction: &Transaction<'_>, wanted: &Provision) -> Result<(Uuid, String, bool), TenantError> {
     let row = transaction.query_typed_one("SELECT public.kahn_tenant_of_org($1)", &[(&wanted.org, Type::TEXT)]).await?;
     let known: Option<Uuid> = row.try_get(0)?;
     let tenant = known.unwrap_or_else(Uuid::new_v4);
@@ -198,7 +231,7 @@ async fn tenant(
         if name != wanted.name {
             return Err(TenantError::OrgTaken { org: wanted.org.clone(), name });
         }
-        return Ok((tenant, prefix));
+        return Ok((tenant, prefix, false));
     }
     let prefix = api_keys::make_prefix()?;
     transaction
@@ -207,8 +240,7 @@ async fn tenant(
             &[(&tenant, Type::UUID), (&wanted.name, Type::TEXT), (&wanted.org, Type::TEXT), (&prefix, Type::TEXT)],
         )
         .await?;
-    writeln!(out, "made tenant {} for org {} on plan beta", wanted.name, wanted.org)?;
-    Ok((tenant, prefix))
+    Ok((tenant, prefix, true))
 }
 
 async fn add_key(

@@ -24,7 +24,7 @@ use self::archive::{ArchiveFileBackend, Writes};
 use self::local::LocalAccess;
 use crate::archive_reader::ReaderError;
 use crate::config::{BootError, Config, Defaults};
-use crate::contract::{Backend, StoreError};
+use crate::contract::{Backend, Description, StoreError};
 
 /// The mode that this binary was built for.
 pub const MODE: &str = "oss";
@@ -76,6 +76,42 @@ impl Options {
     }
 }
 
+impl Options {
+    /// What this backend is with these options; opens nothing.
+    pub fn describe(&self, config: &Config) -> Description {
+        let (folder, _, writes) = self.folder();
+        let how = if writes == Writes::Nothing { ", strictly read-only" } else { "" };
+        let hosts: String = self.allowed_hosts.iter().map(|name| format!(", {name}")).collect();
+        let is_local = config.bind.ip().to_canonical().is_loopback();
+        Description {
+            serves: "one person on one machine",
+            reach: if is_local { "this machine only" } else { "other machines too, without a login" }.to_owned(),
+            storage: format!("log files of the archive {}{how}; no database", folder.display()),
+            auth: format!(
+                "none: only requests to localhost, 127.0.0.1, [::1]{hosts} are answered, and no other web page's"
+            ),
+            tenancy: "none",
+            rate_limit: "none",
+            boot_checks: [
+                "the address is of this machine only, or --allow-remote is given",
+                "the archive can be read, if it is there",
+                "the port is free",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        }
+    }
+
+    /// The folder that is served, the option that names it, and what may be written to it.
+    fn folder(&self) -> (PathBuf, &'static str, Writes) {
+        match (&self.fixture_dir, &self.archive) {
+            (Some(fixture_dir), _) => (fixture_dir.clone(), "--fixture-dir (KAHN_FIXTURE_DIR)", Writes::Nothing),
+            (None, Some(archive)) => (archive.clone(), "--archive (KAHN_ARCHIVE)", Writes::Own),
+            (None, None) => (DEFAULT_ARCHIVE.into(), "--archive (KAHN_ARCHIVE)", Writes::Own),
+        }
+    }
+}
+
 /// Subcommands that only this build has.
 #[derive(Debug, Subcommand)]
 pub enum Command {}
@@ -101,11 +137,7 @@ pub async fn select_backend(options: &Options, config: &Config) -> Result<Backen
     if !mistakes.is_empty() {
         return Err(BootError::Configuration(mistakes));
     }
-    let (folder, flag, writes) = match (&options.fixture_dir, &options.archive) {
-        (Some(fixture_dir), _) => (fixture_dir.clone(), "--fixture-dir (KAHN_FIXTURE_DIR)", Writes::Nothing),
-        (None, Some(archive)) => (archive.clone(), "--archive (KAHN_ARCHIVE)", Writes::Own),
-        (None, None) => (DEFAULT_ARCHIVE.into(), "--archive (KAHN_ARCHIVE)", Writes::Own),
-    };
+    let (folder, flag, writes) = options.folder();
     let refuse = move |why: String| BootError::Failure(format!("{flag}: {why}"));
     // The archive stays the same folder wherever the process goes.
     let root = std::path::absolute(&folder).map_err(|error| refuse(format!("{}: {error}", folder.display())))?;

@@ -12,4 +12,4 @@ cfg_if::cfg_if! {
     }
 }
 
-pub(crate) use imp::{empty, with_samples};
+pub(crate) use imp::{MODE, empty, with_samples};

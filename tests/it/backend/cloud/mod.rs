@@ -20,6 +20,9 @@ use kahn::domain::{LineSplitter, Piece, parse_line};
 use crate::support::{Kitchen, Server, request, run};
 use cluster::Database;
 
+/// What the binary must say it is.
+pub(crate) const MODE: &str = "cloud";
+
 /// A server over a database without a run.
 pub(crate) fn empty() -> Kitchen {
     let database = Database::fresh();

@@ -2,10 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
 
 use super::cluster::{Database, Gate};
-use crate::support::{run, wait_for};
+use crate::support::{kahn, run, wait_for};
 
 fn provision(database: &Database, args: &[&str]) -> Output {
     run(
@@ -122,4 +124,58 @@ fn four_at_once_make_one_tenant() {
     });
     let counted = "SELECT (SELECT count(*) FROM tenants WHERE NOT reserved), (SELECT count(*) FROM api_keys)";
     assert_eq!(database.admin(counted), [["1", "1"]]);
+}
+
+#[test]
+fn json_holds_the_key_once() {
+    let database = Database::fresh();
+    let said = |args: &[&str]| -> Value {
+        let output = provision(&database, &[args, &["--json"]].concat());
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tenants.env").display().to_string();
+    let first = said(&["acme", "--org", "a", "--write-env", &path]);
+    let key = first["key"].as_str().expect("a key");
+    assert_eq!(std::fs::read_to_string(&path).expect("the file"), format!("KAHN_KEY_ACME={key}\n"));
+    let wanted = json!({"tenant": "acme", "org": "a", "made": true, "scope": "ingest", "key": key, "kept_in": path});
+    assert_eq!(first, wanted);
+    let wanted = json!({"tenant": "acme", "org": "a", "made": false, "scope": "ingest", "key": null, "kept_in": null});
+    assert_eq!(said(&["acme", "--org", "a", "--write-env", &path]), wanted);
+    let output = run(&["migrate", "--check", "--json"], &[("KAHN_ADMIN_DATABASE_URL", &database.admin_dsn())]);
+    let tables: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(tables.contains(&json!({"table": "alerts", "file": "V009__alerts.sql", "present": true})), "{tables:?}");
+}
+
+/// The key is committed by then: lost from the file too, nobody would ever have it.
+#[test]
+fn a_key_is_in_its_file_though_nobody_reads_the_answer() {
+    let database = Database::fresh();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tenants.env").display().to_string();
+    let mut child = kahn(
+        &["tenant", "provision", "acme", "--org", "a", "--write-env", &path],
+        &[("KAHN_ADMIN_DATABASE_URL", &database.admin_dsn())],
+    )
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .expect("the binary starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("an end");
+    assert!(text(&output.stderr).contains("the output could not be written"), "{}", text(&output.stderr));
+    assert!(std::fs::read_to_string(&path).expect("the file").starts_with("KAHN_KEY_ACME=kahn_live_sk_"));
+}
+
+/// `kahn mode` is asked in deployments, and its answer is pasted into chats.
+#[test]
+fn mode_names_the_database_and_never_its_password() {
+    let dsn = "postgres://kahn_app:hunter2@127.0.0.1:5/kahn?sslmode=disable";
+    let env = [("KAHN_DATABASE_URL", dsn), ("KAHN_AUTH", "keys-only")];
+    let said = text(&run(&["mode"], &env).stdout);
+    assert!(said.contains("storage     Postgres at 127.0.0.1:5, as kahn_app\n"), "{said}");
+    assert!(!said.contains("hunter2") && !said.contains("would refuse"), "{said}");
+    let said = text(&run(&["mode"], &[]).stdout);
+    assert!(said.contains("would refuse to start:\n  no database is configured;"), "{said}");
 }

@@ -8,6 +8,9 @@ use std::path::Path;
 
 use crate::support::{Kitchen, Server};
 
+/// What the binary must say it is.
+pub(crate) const MODE: &str = "oss";
+
 /// A server over an archive that does not exist yet.
 pub(crate) fn empty() -> Kitchen {
     let folder = tempfile::tempdir().expect("a temporary folder");
