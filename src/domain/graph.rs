@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::event::is_too_deep;
-use super::{MAX_DEPTH, MAX_GRAPH_BYTES, MAX_GRAPH_NODES, id};
+use super::{MAX_DEPTH, MAX_GRAPH_BYTES, MAX_GRAPH_NODES, MAX_INT, id};
 
 /// How often a node is tried when its graph does not say.
 pub const DEFAULT_MAX_RALPH_ITERS: u64 = 6;
@@ -113,8 +113,8 @@ impl Graph {
                 touches: reader.texts("touches"),
                 parallel_safe: reader.optional("parallel_safe", Value::as_bool).unwrap_or(true),
                 done_when: reader.texts("done_when"),
-                max_ralph_iters: reader.optional("max_ralph_iters", Value::as_u64).unwrap_or(DEFAULT_MAX_RALPH_ITERS),
-                estimated_loc: reader.optional("estimated_loc", Value::as_u64),
+                max_ralph_iters: reader.optional("max_ralph_iters", int).unwrap_or(DEFAULT_MAX_RALPH_ITERS),
+                estimated_loc: reader.optional("estimated_loc", int),
             };
             if node.done_when.is_empty() {
                 self.faults.push(format!("node {name} has no done_when command"));
@@ -185,6 +185,11 @@ impl Graph {
             self.nodes[at].depends_on.retain(|id| *id != needed);
         }
     }
+}
+
+/// An integer of the contract, as in events.
+fn int(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|value| *value <= MAX_INT)
 }
 
 /// Reads the fields of one node and notes those that are missing or ill-typed.

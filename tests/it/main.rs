@@ -7,6 +7,7 @@
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
 //! - `push`: `kahn push` against a server that can misbehave.
 //! - `cli`: what all commands have in common; `kahn mode`, completions, exit codes.
+//! - `schema`: the schemas for producers say what the parser says.
 //! - `validate`: `kahn validate` names every fault with file and line.
 //! - `card`: the other mode is refused; a container is reached from its own machine alone.
 //! - `imports`: which room of src may use which; one switch; files of a readable length.
@@ -24,6 +25,7 @@ mod golden;
 mod imports;
 mod ingest;
 mod push;
+mod schema;
 mod support;
 mod validate;
 mod wire;
