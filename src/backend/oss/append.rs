@@ -1,10 +1,12 @@
 //! Ingest: a batch goes to the logs of kahn's own runs, all of it or nothing.
 //!
 //! Run folders are locked in the order of their run_ids; nothing is written before every part is known to fit, and the answer
-//! is what the tail reader saw afterwards.
+//! is what the tail reader saw afterwards. It is given when a sync that began after all this has ended; the locks are let go
+//! before, so that batches for the same log share a sync.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::archive::Shared;
 use super::index::Run;
@@ -48,15 +50,32 @@ fn try_append(shared: &Shared, batch: &[Part]) -> Result<Option<Appended>, Store
             claim.append(&part.lines[*duplicates..])?;
         }
     }
+    let mut written = Vec::with_capacity(batch.len());
     let mut appended = Appended::default();
     for (part, duplicates) in batch.iter().zip(duplicates) {
-        let Some(claim) = claims.get_mut(&part.run_id) else { return Ok(None) };
+        let Some(mut claim) = claims.remove(&part.run_id) else { return Ok(None) };
         let run = shared.index.run_of_folder(&part.run_id);
-        claim.sync(&archive, &run.is_anchored)?;
+        if claim.has_new_log() {
+            run.is_anchored.store(false, Ordering::Release);
+        }
         let written_to = shown(shared, &run, part)?;
         appended.accepted += (part.lines.len() - duplicates) as u64;
         appended.duplicates += duplicates as u64;
         appended.runs.insert(part.run_id.clone(), written_to);
+        // Lines that were there already may be another batch's, which is not durable yet: they are waited for too.
+        let number = run.commits.wrote();
+        claim.unlock()?;
+        written.push((run, claim, number));
+    }
+    for (run, claim, number) in &mut written {
+        let settled = run.commits.settle(*number, || claim.sync(&archive, &run.is_anchored));
+        if settled.is_err() {
+            claim.forget_unwritten();
+            run.tail().forget();
+            // Should it fail, the poll tries again; the sender hears of the sync.
+            let _ = shared.look(run, Effort::Whole);
+        }
+        settled?;
     }
     Ok(Some(appended))
 }
@@ -130,7 +149,7 @@ fn fit(shared: &Shared, part: &Part, claim: Option<&mut Claim>) -> Result<usize,
     Ok(usize::try_from(stored.end - stored.start).unwrap_or(usize::MAX))
 }
 
-/// Where the log goes on, once the tail reader has read what was appended.
+/// Where the log goes on behind the part, once the tail reader has read what was appended.
 fn shown(shared: &Shared, run: &Arc<Run>, part: &Part) -> Result<WrittenTo, StoreError> {
     shared.look(run, Effort::Whole)?;
     let summary = Arc::clone(&run.data().summary);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use tokio::sync::broadcast;
 
+use super::commit::Commits;
 use super::tail::Tail;
 use crate::archive_reader::Identity;
 use crate::contract::{Change, Loaded, Spawned};
@@ -27,6 +28,7 @@ pub(super) struct Run {
     pub(super) run_id: RunId,
     /// The entries of its folder were made durable by this process.
     pub(super) is_anchored: AtomicBool,
+    pub(super) commits: Commits,
     /// When its state was last asked for, by the index's count of such moments.
     last_used: AtomicU64,
     tail: Mutex<Tail>,
@@ -135,6 +137,7 @@ impl Run {
         Self {
             run_id: run_id.clone(),
             is_anchored: AtomicBool::new(false),
+            commits: Commits::default(),
             last_used: AtomicU64::new(0),
             tail: Mutex::new(Tail::default()),
             data: RwLock::new(RunData::unknown(run_id)),

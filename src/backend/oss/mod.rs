@@ -2,6 +2,7 @@
 
 mod append;
 mod archive;
+mod commit;
 mod ear;
 mod index;
 mod list;

@@ -60,6 +60,12 @@ impl Tail {
         self.graph.is_settled = false;
     }
 
+    /// The next look reads all of it, and believes nothing of what was read.
+    pub(super) fn forget(&mut self) {
+        self.log = Watched { identity: None, is_settled: false };
+        self.forget_place();
+    }
+
     /// The next read begins at the start of the log.
     pub(super) fn forget_place(&mut self) {
         self.reader = None;

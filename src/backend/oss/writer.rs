@@ -208,6 +208,26 @@ impl Claim {
         self.write(&text)
     }
 
+    /// The log was made by this claim.
+    pub(super) fn has_new_log(&self) -> bool {
+        self.has_new_log
+    }
+
+    /// Lets others write; what was written can still be made durable.
+    pub(super) fn unlock(&mut self) -> Result<(), StoreError> {
+        self.open_log()?;
+        lock(self.folder.handle(), FlockOperation::Unlock).map_err(write_failed)
+    }
+
+    /// After a failed sync: what the system holds of the log and could not write must not be taken for what the disk holds.
+    /// It is a request; a system that does not know it keeps what it has.
+    pub(super) fn forget_unwritten(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(log) = &self.log {
+            let _ = rustix::fs::fadvise(log, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+
     /// Makes everything that was appended durable. The entries above the log too, once a process: lines that were there
     /// already may be another one's, killed before it did so.
     pub(super) fn sync(&mut self, archive: &Archive, is_anchored: &AtomicBool) -> Result<(), StoreError> {
