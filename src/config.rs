@@ -67,6 +67,11 @@ impl BootError {
 const DEFAULT_STALL_AFTER_S: u64 = 900;
 
 impl Config {
+    /// The silence after which a live run counts as stalled where nothing else is said, in milliseconds.
+    pub fn default_stall_after_ms() -> u64 {
+        DEFAULT_STALL_AFTER_S * 1000
+    }
+
     /// Checks what was typed; a mistake adds its sentence to `mistakes` and the default stands in for it.
     pub fn check(typed: &Typed, defaults: &Defaults, mistakes: &mut Vec<String>) -> Self {
         let wanted = typed.bind.as_deref().unwrap_or(&defaults.bind);

@@ -19,15 +19,58 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than a server's own deadline for a request.
 const TIMEOUT: Duration = Duration::from_secs(90);
-/// More than any answer to an ingest request.
-const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 /// How much of a server's own words is shown.
 const MAX_DETAIL_CHARS: usize = 300;
 /// More than any key.
 const MAX_KEY_BYTES: u64 = 8 * 1024;
 
+/// What a server is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is to take events: `--to`.
+    Push,
+    /// It is to compare two runs: `--from`.
+    Diff,
+}
+
+impl Purpose {
+    /// The flag that names the server.
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Push => "--to",
+            Self::Diff => "--from",
+        }
+    }
+
+    /// What the key must be allowed to do.
+    fn right(self) -> &'static str {
+        match self {
+            Self::Push => "ingest",
+            Self::Diff => "read",
+        }
+    }
+
+    /// What to do once the trouble has passed.
+    fn later(self) -> &'static str {
+        match self {
+            Self::Push => "push again later, it goes on where it stopped",
+            Self::Diff => "try again later",
+        }
+    }
+
+    /// More than any answer.
+    fn most_bytes(self) -> u64 {
+        match self {
+            Self::Push => 1024 * 1024,
+            // 10,000 nodes in both runs, each with checks that fail.
+            Self::Diff => 64 * 1024 * 1024,
+        }
+    }
+}
+
 /// A server, and the key that it is shown.
 pub(super) struct Client {
+    purpose: Purpose,
     agent: ureq::Agent,
     base: String,
     authorization: Option<String>,
@@ -48,8 +91,13 @@ pub(super) enum ClientError {
     #[error("{}", .0.sentence())]
     Refused(Refusal),
     /// An answer that a kahn server does not give.
-    #[error("{base} gave an answer that kahn does not give ({what}); check that --to is the address of a kahn server")]
+    #[error(
+        "{base} gave an answer that kahn does not give ({what}); check that {} is the address of a kahn server",
+        .purpose.flag()
+    )]
     Strange {
+        /// What it was asked for.
+        purpose: Purpose,
         /// The server.
         base: String,
         /// What is strange in it.
@@ -60,6 +108,7 @@ pub(super) enum ClientError {
 /// A refusal: what the problem document said.
 #[derive(Debug)]
 pub(super) struct Refusal {
+    purpose: Purpose,
     /// The status.
     pub(super) status: u16,
     /// What of the document matters here.
@@ -90,10 +139,10 @@ impl Refusal {
         let said =
             format!("the server answered {} {}: {}", self.status, self.problem.code, shown(&self.problem.detail));
         match self.status {
-            401 | 403 => format!("{said}; give a key that may ingest with --key-file, or in KAHN_KEY"),
-            status if is_passing(status) => {
-                format!("{said} (tried {TRIES} times; push again later, it goes on where it stopped)")
+            401 | 403 => {
+                format!("{said}; give a key that may {} with --key-file, or in KAHN_KEY", self.purpose.right())
             }
+            status if is_passing(status) => format!("{said} (tried {TRIES} times; {})", self.purpose.later()),
             _ => said,
         }
     }
@@ -110,9 +159,10 @@ impl Client {
     /// # Errors
     ///
     /// When `to` is no address, or the key would cross a network in the clear.
-    pub(super) fn new(to: &str, key: Option<String>) -> Result<Self, BootError> {
+    pub(super) fn new(purpose: Purpose, to: &str, key: Option<String>) -> Result<Self, BootError> {
+        let flag = purpose.flag();
         let no_address = |why: &str| {
-            BootError::configuration(format!("--to is {to:?}, {why}; write it as --to https://kahn.example.org"))
+            BootError::configuration(format!("{flag} is {to:?}, {why}; write it as {flag} https://kahn.example.org"))
         };
         let uri: Uri = to.parse().map_err(|_| no_address("which is no address"))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -123,9 +173,9 @@ impl Client {
         }
         if authority.as_str().contains('@') {
             // Not repeated: what stands before the @ may be a secret.
-            return Err(BootError::configuration(
-                "--to holds a user or password; leave it out, and give the key with --key-file, or in KAHN_KEY",
-            ));
+            return Err(BootError::configuration(format!(
+                "{flag} holds a user or password; leave it out, and give the key with --key-file, or in KAHN_KEY"
+            )));
         }
         if uri.query().is_some() || to.contains('#') {
             return Err(no_address("which has more than a host and a path"));
@@ -133,7 +183,7 @@ impl Client {
         let is_near = is_loopback(authority.host());
         if key.is_some() && scheme == "http" && !is_near {
             return Err(BootError::configuration(format!(
-                "the key would cross the network in the clear: --to {to} is plain http to another machine; use its https:// address"
+                "the key would cross the network in the clear: {flag} {to} is plain http to another machine; use its https:// address"
             )));
         }
         let mut settings = ureq::Agent::config_builder()
@@ -148,6 +198,7 @@ impl Client {
             settings = settings.proxy(None);
         }
         Ok(Self {
+            purpose,
             agent: settings.build().new_agent(),
             base: to.trim_end_matches('/').to_owned(),
             authorization: key.map(|key| format!("Bearer {key}")),
@@ -186,7 +237,7 @@ impl Client {
 
     /// The error for an answer that is not a kahn server's.
     pub(super) fn strange(&self, what: impl Into<String>) -> ClientError {
-        ClientError::Strange { base: self.base.clone(), what: what.into() }
+        ClientError::Strange { purpose: self.purpose, base: self.base.clone(), what: what.into() }
     }
 
     fn request(&self, method: &Method, path: &str) -> Builder {
@@ -202,7 +253,7 @@ impl Client {
         let mut pause = FIRST_PAUSE;
         let mut tries = 1;
         loop {
-            let reply = once().and_then(Reply::read);
+            let reply = once().and_then(|response| Reply::read(response, self.purpose.most_bytes()));
             let may_pass = match &reply {
                 Ok(reply) => is_passing(reply.status),
                 Err(error) => is_passing_error(error),
@@ -226,7 +277,7 @@ impl Client {
         }
         match serde_json::from_slice::<Problem>(&reply.body) {
             Ok(problem) if !problem.code.is_empty() => {
-                Err(ClientError::Refused(Refusal { status: reply.status, problem }))
+                Err(ClientError::Refused(Refusal { purpose: self.purpose, status: reply.status, problem }))
             }
             // No server of kahn's, or a proxy that speaks for one that is away.
             _ => Err(self.strange(format!("status {}", reply.status))),
@@ -242,8 +293,8 @@ struct Reply {
 }
 
 impl Reply {
-    fn read(mut response: Response<ureq::Body>) -> Result<Self, ureq::Error> {
-        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
+    fn read(mut response: Response<ureq::Body>, most_bytes: u64) -> Result<Self, ureq::Error> {
+        let body = response.body_mut().with_config().limit(most_bytes).read_to_vec()?;
         // Its other form, a date, is not used by kahn.
         let seconds =
             response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());

@@ -2,6 +2,7 @@
 
 mod client;
 mod completions;
+mod diff;
 mod mode;
 mod named;
 mod print;
@@ -42,6 +43,8 @@ enum Command {
     Mode(mode::ModeOptions),
     /// Print what a shell needs to complete kahn's commands and flags
     Completions(completions::CompletionsOptions),
+    /// Compare two runs of an archive or of a server; exit 1 on --fail-on
+    Diff(diff::DiffOptions),
     #[command(flatten)]
     Backend(backend::Command),
 }
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Some(Command::Validate(options)) => validate::run(&options),
         Some(Command::Mode(options)) => Ok(mode::run(&options)),
         Some(Command::Completions(options)) => Ok(completions::run(&options, &mut Cli::command())),
+        Some(Command::Diff(options)) => diff::run(&options),
         Some(Command::Backend(command)) => command.run(),
     });
     done.unwrap_or_else(|error| {

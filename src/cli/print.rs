@@ -32,6 +32,11 @@ impl Lines {
         }
     }
 
+    /// Prints JSON that is written already, as a line.
+    pub(super) fn json_bytes(&mut self, json: &[u8]) {
+        self.put(&String::from_utf8_lossy(json));
+    }
+
     fn put(&mut self, line: &str) {
         self.is_gone |= writeln!(self.out, "{line}").is_err();
         if self.is_terminal {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use ureq::http::Method;
 
-use super::client::{self, Client, ClientError};
+use super::client::{self, Client, ClientError, Purpose};
 use super::named::open_all;
 use crate::archive_reader::{Archive, Found, GRAPH, Judged, LOG, LogReader, ReaderError, RunFolder};
 use crate::config::BootError;
@@ -143,7 +143,7 @@ struct Accepted {
 }
 
 pub(super) fn run(options: &PushOptions) -> Result<ExitCode, BootError> {
-    let client = Client::new(&options.to, client::read_key(options.key_file.as_deref())?)?;
+    let client = Client::new(Purpose::Push, &options.to, client::read_key(options.key_file.as_deref())?)?;
     let archives = open_all(&options.paths, Archive::open_archive_or_run)?;
     let mut output = Output { json: options.json, runs: 0, failed: 0, sent: 0, already_there: 0, left_out: 0 };
     let mut stopped = false;
