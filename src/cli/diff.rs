@@ -44,13 +44,13 @@ pub(super) struct DiffOptions {
     key_file: Option<PathBuf>,
     /// Exit 1 on any of these, separated by commas: regression, new-failure, slower:20% (a node, or the whole run, took that
     /// much and more than 5 s longer)
-    #[arg(long, env = "KAHN_FAIL_ON", value_name = "CONDITIONS")]
+    #[arg(long, env = "KAHN_DIFF_FAIL_ON", value_name = "CONDITIONS")]
     fail_on: Option<String>,
     /// Print the answer of /api/compare
     #[arg(long, env = "KAHN_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
     /// Print Markdown, as for a comment on a pull request
-    #[arg(long, env = "KAHN_MARKDOWN", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "KAHN_DIFF_MARKDOWN", value_parser = BoolishValueParser::new())]
     markdown: bool,
 }
 
@@ -109,8 +109,9 @@ impl Question {
         };
         let (base, head) = (run_id("BASE", &options.base), run_id("HEAD", &options.head));
         if options.json && options.markdown {
-            mistakes
-                .push("--json (KAHN_JSON) and --markdown (KAHN_MARKDOWN) are both given; leave one of them out".into());
+            mistakes.push(
+                "--json (KAHN_JSON) and --markdown (KAHN_DIFF_MARKDOWN) are both given; leave one of them out".into(),
+            );
         }
         let fail_on = gate::read(options.fail_on.as_deref().unwrap_or_default(), &mut mistakes);
         match (base, head) {

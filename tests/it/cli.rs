@@ -43,7 +43,7 @@ fn help(command: &[String]) -> String {
 #[test]
 fn help_shows_the_variable_of_each_flag() {
     let commands = all_commands();
-    for name in ["serve", "push", "validate", "mode", "completions"] {
+    for name in ["serve", "push", "validate", "diff", "mode", "completions"] {
         assert!(commands.contains(&vec![name.to_owned()]), "{name} is missing: {commands:?}");
     }
     let mut silent = Vec::new();

@@ -9,6 +9,7 @@
 //! - `cli`: what all commands have in common; `kahn mode`, completions, exit codes.
 //! - `schema`: the schemas for producers say what the parser says.
 //! - `validate`: `kahn validate` names every fault with file and line.
+//! - `diff`: `kahn diff` of a folder and of a server, and its exit codes.
 //! - `card`: the other mode is refused; a container is reached from its own machine alone.
 //! - `imports`: which room of src may use which; one switch; files of a readable length.
 //! - `backend`: the twin of the switch: how each build is started for a test, and what only it has.
@@ -18,6 +19,7 @@
 mod backend;
 mod card;
 mod cli;
+mod diff;
 mod every_route;
 mod facts;
 mod feed;

@@ -26,7 +26,7 @@ pub(super) fn read(list: &str, mistakes: &mut Vec<String>) -> Vec<Condition> {
         match condition(name) {
             Some(condition) => conditions.push(condition),
             None => mistakes.push(format!(
-                "--fail-on (KAHN_FAIL_ON) has {name:?}, which is no condition; write a list of {NAMES}, with commas"
+                "--fail-on (KAHN_DIFF_FAIL_ON) has {name:?}, which is no condition; write a list of {NAMES}, with commas"
             )),
         }
     }

@@ -1,7 +1,7 @@
 //! A comparison for people: text for a terminal, Markdown for a comment.
 
-use super::super::print::short;
 use super::answer::{Answer, Figures, Node, Row};
+use crate::cli::print::short;
 
 /// The lines for a terminal.
 pub(super) fn text(answer: &Answer) -> Vec<String> {
