@@ -18,6 +18,19 @@ pub struct Typed {
     pub agent_views: Option<String>,
 }
 
+/// A server that a backend's own subcommand asks for: the one that `kahn serve` starts, over these options.
+pub struct Serving<'a, O> {
+    /// What both builds configure.
+    pub typed: Typed,
+    /// What the mode adds.
+    pub options: O,
+    /// Whether it ends when its terminal goes, as it does when it is asked to stop. (`kahn serve` leaves that to the system,
+    /// so that nohup holds.)
+    pub is_ended_by_hangup: bool,
+    /// Called once, when the address was told and requests are answered.
+    pub listening: Box<dyn FnOnce() + 'a>,
+}
+
 /// What a mode says where nothing was typed.
 #[derive(Debug, Clone)]
 pub struct Defaults {

@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
         Some(Command::Mode(options)) => Ok(mode::run(&options)),
         Some(Command::Completions(options)) => Ok(completions::run(&options, &mut Cli::command())),
         Some(Command::Diff(options)) => diff::run(&options),
-        Some(Command::Backend(command)) => command.run(),
+        Some(Command::Backend(command)) => command.run(serve::serve, serve::now),
     });
     done.unwrap_or_else(|error| {
         report(&error);

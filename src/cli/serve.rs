@@ -8,8 +8,9 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{BootError, Config, Typed};
-use crate::services::{Services, SystemClock};
+use crate::config::{BootError, Config, Serving, Typed};
+use crate::domain::Timestamp;
+use crate::services::{Clock, Services, SystemClock};
 use crate::{backend, http};
 
 /// Options of `kahn serve`.
@@ -24,25 +25,50 @@ pub(super) struct ServeOptions {
 impl ServeOptions {
     /// What was typed, checked whole: a mistake adds its sentence, and a default stands in for it.
     pub(super) fn check(&self, mistakes: &mut Vec<String>) -> Config {
-        let config = Config::check(&self.common, &backend::Options::defaults(), mistakes);
-        mistakes.extend(self.backend.mistakes(&config));
-        config
+        check(&self.common, &self.backend, mistakes)
     }
 }
 
+fn check(typed: &Typed, options: &backend::Options, mistakes: &mut Vec<String>) -> Config {
+    let config = Config::check(typed, &backend::Options::defaults(), mistakes);
+    mistakes.extend(options.mistakes(&config));
+    config
+}
+
 pub(super) fn run(options: &ServeOptions) -> Result<ExitCode, BootError> {
+    serve(Serving {
+        typed: options.common.clone(),
+        options: options.backend.clone(),
+        is_ended_by_hangup: false,
+        listening: Box::new(|| {}),
+    })
+}
+
+/// The time, for commands that need it.
+pub(super) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// Serves until it is asked to stop.
+pub(super) fn serve(serving: Serving<'_, backend::Options>) -> Result<ExitCode, BootError> {
+    let Serving { typed, options, is_ended_by_hangup, listening } = serving;
     let mut mistakes = Vec::new();
-    let config = options.check(&mut mistakes);
+    let config = check(&typed, &options, &mut mistakes);
     if !mistakes.is_empty() {
         return Err(BootError::Configuration(mistakes));
     }
     actix_web::rt::System::new().block_on(async {
-        let backend = backend::select_backend(&options.backend, &config).await?;
+        let backend = backend::select_backend(&options, &config).await?;
         let listener = bind(config.bind)?;
         let address = listener.local_addr().unwrap_or(config.bind);
         let services = Services::start(backend, Arc::new(SystemClock), backend::MODE, &config);
+        // Heard from here on: whoever reads the address may ask for the end at once.
+        let mut ends = vec![SignalKind::terminate(), SignalKind::interrupt()];
+        ends.extend(is_ended_by_hangup.then(SignalKind::hangup));
+        let stopped = stopped(&ends);
         announce(address);
-        http::serve(listener, services, stopped())
+        listening();
+        http::serve(listener, services, stopped)
             .await
             .map_err(|error| BootError::Failure(format!("the server stopped: {error}")))?;
         Ok(ExitCode::SUCCESS)
@@ -70,22 +96,21 @@ fn announce(address: SocketAddr) {
     eprintln!("kahn {} ({}) listens on http://{address}", env!("CARGO_PKG_VERSION"), backend::MODE);
 }
 
-/// Done when the program is asked to stop: SIGTERM, or ctrl-c.
-async fn stopped() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminated) => {
-                terminated.recv().await;
-            }
-            Err(error) => {
-                log::warn!("SIGTERM cannot be heard: {error}");
-                std::future::pending::<()>().await;
-            }
+/// Done when one of these signals comes; they are heard from now on.
+fn stopped(signals: &[SignalKind]) -> impl Future<Output = ()> + use<> {
+    let heard: Vec<_> = signals
+        .iter()
+        .filter_map(|kind| {
+            let heard = signal(*kind);
+            heard.inspect_err(|error| log::warn!("signal {} cannot be heard: {error}", kind.as_raw_value())).ok()
+        })
+        .collect();
+    async move {
+        let waits = heard.into_iter().map(|mut signal| Box::pin(async move { signal.recv().await }));
+        if waits.len() == 0 {
+            return std::future::pending().await;
         }
-    };
-    tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
+        futures_util::future::select_all(waits).await;
+        log::info!("stopping: no new connections, open requests get 30 s");
     }
-    log::info!("stopping: no new connections, open requests get 30 s");
 }

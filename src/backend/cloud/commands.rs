@@ -8,10 +8,12 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::Options;
 use super::migrate::{self, MigrateError};
 use super::pool::Database;
 use super::tenant::{self, KeyScope, Provision, TenantError};
-use crate::config::{self, BootError};
+use crate::config::{self, BootError, Serving};
+use crate::domain::Timestamp;
 
 const ADMIN_DATABASE_URL: &str = "KAHN_ADMIN_DATABASE_URL";
 
@@ -72,12 +74,17 @@ pub struct ProvisionOptions {
 }
 
 impl Command {
-    /// Does the work; the exit code is 0 when it is done and 1 when the work found a fault.
+    /// Does the work; the exit code is 0 when it is done and 1 when the work found a fault. None of these commands serves
+    /// or asks for the time.
     ///
     /// # Errors
     ///
     /// When it could not be done.
-    pub fn run(self) -> Result<ExitCode, BootError> {
+    pub fn run(
+        self,
+        _serve: impl FnOnce(Serving<Options>) -> Result<ExitCode, BootError>,
+        _now: fn() -> Timestamp,
+    ) -> Result<ExitCode, BootError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -3,6 +3,7 @@
 mod append;
 mod archive;
 mod commit;
+mod demo;
 mod ear;
 mod index;
 mod list;
@@ -22,10 +23,12 @@ use clap::{Args, Subcommand};
 use rustix::io::Errno;
 
 use self::archive::{ArchiveFileBackend, Writes};
+use self::demo::DemoOptions;
 use self::local::LocalAccess;
 use crate::archive_reader::ReaderError;
-use crate::config::{BootError, Config, Defaults};
+use crate::config::{BootError, Config, Defaults, Serving};
 use crate::contract::{Backend, Description, StoreError};
+use crate::domain::Timestamp;
 
 /// The mode that this binary was built for.
 pub const MODE: &str = "oss";
@@ -115,16 +118,26 @@ impl Options {
 
 /// Subcommands that only this build has.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Serve a sample archive in a temporary folder, with runs that play live
+    Demo(DemoOptions),
+}
 
 impl Command {
-    /// Does the work; the exit code is 0 when it is done and 1 when the work found a fault.
+    /// Does the work; the exit code is 0 when it is done and 1 when the work found a fault. `serve` starts the server
+    /// that `kahn serve` starts; `now` is the clock.
     ///
     /// # Errors
     ///
     /// When it could not be done.
-    pub fn run(self) -> Result<ExitCode, BootError> {
-        match self {}
+    pub fn run(
+        self,
+        serve: impl FnOnce(Serving<Options>) -> Result<ExitCode, BootError>,
+        now: fn() -> Timestamp,
+    ) -> Result<ExitCode, BootError> {
+        match self {
+            Self::Demo(options) => demo::run(&options, serve, now),
+        }
     }
 }
 
