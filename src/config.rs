@@ -16,6 +16,12 @@ pub struct Typed {
     /// Show agents and audits
     #[arg(long, env = "KAHN_AGENT_VIEWS", value_name = "on|off")]
     pub agent_views: Option<String>,
+    /// Live clients at once, over all tenants [default: 12000]
+    #[arg(long, env = "KAHN_MAX_SOCKETS", value_name = "N")]
+    pub max_sockets: Option<String>,
+    /// Live clients of one tenant at once; there are no tenants in oss [default: 2000]
+    #[arg(long, env = "KAHN_MAX_TENANT_SOCKETS", value_name = "N")]
+    pub max_tenant_sockets: Option<String>,
 }
 
 /// A server that a backend's own subcommand asks for: the one that `kahn serve` starts, over these options.
@@ -49,6 +55,17 @@ pub struct Config {
     pub stall_after_ms: u64,
     /// Whether agents and audits are shown.
     pub agent_views: bool,
+    /// How many clients may listen.
+    pub sockets: SocketLimits,
+}
+
+/// How many clients may listen at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketLimits {
+    /// Over all tenants.
+    pub in_all: usize,
+    /// Of one tenant, where there are tenants.
+    pub per_tenant: usize,
 }
 
 /// Why the program does not start. Each sentence says what is wrong and what mends it.
@@ -78,6 +95,8 @@ impl BootError {
 }
 
 const DEFAULT_STALL_AFTER_S: u64 = 900;
+const DEFAULT_MAX_SOCKETS: usize = 12_000;
+const DEFAULT_MAX_TENANT_SOCKETS: usize = 2_000;
 
 impl Config {
     /// The silence after which a live run counts as stalled where nothing else is said, in milliseconds.
@@ -115,7 +134,23 @@ impl Config {
                 defaults.agent_views
             }
         };
-        Self { bind, stall_after_ms: stall_after_s * 1000, agent_views }
+        let mut count = |typed: &Option<String>, name: &str, default: usize| match typed {
+            None => default,
+            Some(text) => text.parse().ok().filter(|count| *count > 0).unwrap_or_else(|| {
+                mistakes
+                    .push(format!("{name} is {text:?}, which is no whole number from 1; leave it out for {default}"));
+                default
+            }),
+        };
+        let sockets = SocketLimits {
+            in_all: count(&typed.max_sockets, "--max-sockets (KAHN_MAX_SOCKETS)", DEFAULT_MAX_SOCKETS),
+            per_tenant: count(
+                &typed.max_tenant_sockets,
+                "--max-tenant-sockets (KAHN_MAX_TENANT_SOCKETS)",
+                DEFAULT_MAX_TENANT_SOCKETS,
+            ),
+        };
+        Self { bind, stall_after_ms: stall_after_s * 1000, agent_views, sockets }
     }
 }
 

@@ -23,6 +23,7 @@
 //! - [`config`]: what both builds configure.
 //! - [`contract`]: what a backend must give, with the laws written beside it.
 //! - [`backend`]: the one switch, and its twins `oss` and `cloud`.
+//! - [`live`]: who listens, and what is made once for all of them.
 //! - [`services`]: what the server is made of.
 //! - [`http`]: the app factory, the routes, the live feed.
 //! - [`cli`]: the command line.
@@ -35,5 +36,6 @@ pub mod contract;
 pub mod domain;
 pub mod http;
 pub mod insight;
+pub mod live;
 pub mod reduce;
 pub mod services;

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::Config;
 use crate::contract::{Access, Backend, Principal, ReadLimit, Store, StoreError};
 use crate::domain::{RunId, Timestamp, parse_line};
+use crate::live::Live;
 use crate::reduce::RunState;
 
 /// What the server is made of. Cheap to clone; every worker has one.
@@ -17,6 +18,8 @@ pub struct Services {
     pub store: Arc<dyn Store>,
     /// Who may ask.
     pub access: Arc<dyn Access>,
+    /// Who listens.
+    pub live: Live,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// What clients are told about this server.
@@ -69,6 +72,7 @@ impl Services {
     /// The services over a backend whose checks have passed.
     pub fn start(backend: Backend, clock: Arc<dyn Clock>, mode: &'static str, config: &Config) -> Self {
         Self {
+            live: Live::new(Arc::clone(&backend.store), Arc::clone(&backend.access), config.sockets),
             store: backend.store,
             access: backend.access,
             clock,

@@ -23,7 +23,7 @@ pub trait Access: Send + Sync {
 }
 
 /// What the door looks at, apart from any HTTP library. A header that is not visible ASCII stands as an empty string.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct RequestFacts {
     /// The method, in upper case.
     pub method: String,

@@ -1,5 +1,6 @@
 //! The app factory: one function, for the program and for tests, in both builds.
 
+use std::any::Any;
 use std::future::Future;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -50,11 +51,31 @@ pub async fn serve(
         closing.close();
     };
     HttpServer::new(move || app(services.clone()))
+        .on_connect(|stream, _| bound_writes(stream))
         .shutdown_signal(stop)
         .shutdown_timeout(DRAIN_S)
         .listen(listener)?
         .run()
         .await
+}
+
+/// How long a peer may take nothing of what is sent to it, in milliseconds, before its connection is cut.
+const UNREAD_MS: u32 = 60_000;
+
+/// Lets the system cut a connection whose peer does not read. The HTTP library waits for such a peer for ever, whatever
+/// becomes of the answer.
+#[cfg(target_os = "linux")]
+fn bound_writes(stream: &dyn Any) {
+    let Some(stream) = stream.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, UNREAD_MS) {
+        log::warn!("a connection has no bound on its writes: {error}");
+    }
+}
+
+/// Only this system has such a bound.
+#[cfg(not(target_os = "linux"))]
+fn bound_writes(_: &dyn Any) {
+    let _ = UNREAD_MS;
 }
 
 /// How long an answer may take to begin.

@@ -1,6 +1,6 @@
 //! The twin of the switch: how a build is started for a test, and the tests of what only that build has.
 //!
-//! Each twin gives `empty()` and `with_samples()`: a [`crate::support::Kitchen`] over a fresh store.
+//! Each twin gives `empty()`, `empty_with()` further arguments, and `with_samples()`: a [`crate::support::Kitchen`] over a fresh store.
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "cloud")] {
@@ -12,4 +12,4 @@ cfg_if::cfg_if! {
     }
 }
 
-pub(crate) use imp::{MODE, empty, with_samples};
+pub(crate) use imp::{MODE, empty, empty_with, with_samples};

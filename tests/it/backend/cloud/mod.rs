@@ -25,9 +25,14 @@ pub(crate) const MODE: &str = "cloud";
 
 /// A server over a database without a run.
 pub(crate) fn empty() -> Kitchen {
+    empty_with(&[])
+}
+
+/// The same with further arguments.
+pub(crate) fn empty_with(further: &[&str]) -> Kitchen {
     let database = Database::fresh();
     let (ingest, read) = tenant(&database, "acme");
-    let server = serve(&database);
+    let server = serve_with(&database, further);
     Kitchen::new(server, Some(read), Some(ingest), database)
 }
 
@@ -45,9 +50,13 @@ pub(crate) fn with_samples() -> Kitchen {
 
 /// A server as kahn_app.
 fn serve(database: &Database) -> Server {
+    serve_with(database, &[])
+}
+
+fn serve_with(database: &Database, further: &[&str]) -> Server {
     let dsn = database.app_dsn();
     let env = [("KAHN_DATABASE_URL", dsn.as_str()), ("KAHN_AUTH", "keys-only"), ("KAHN_AGENT_VIEWS", "on")];
-    Server::start(&["serve", "--bind", "127.0.0.1:0"], &env)
+    Server::start(&[&["serve", "--bind", "127.0.0.1:0"], further].concat(), &env)
 }
 
 /// A tenant with an ingest key and a read key.

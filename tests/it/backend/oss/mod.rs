@@ -14,9 +14,15 @@ pub(crate) const MODE: &str = "oss";
 
 /// A server over an archive that does not exist yet.
 pub(crate) fn empty() -> Kitchen {
+    empty_with(&[])
+}
+
+/// The same with further arguments.
+pub(crate) fn empty_with(further: &[&str]) -> Kitchen {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let archive = folder.path().join("archive");
-    let server = Server::start(&["serve", "--bind", "127.0.0.1:0", "--archive", &archive.display().to_string()], &[]);
+    let archive = folder.path().join("archive").display().to_string();
+    let args = [&["serve", "--bind", "127.0.0.1:0", "--archive", &archive], further].concat();
+    let server = Server::start(&args, &[]);
     Kitchen::new(server, None, None, folder)
 }
 
