@@ -60,7 +60,10 @@ pub(super) fn run(options: &ModeOptions) -> ExitCode {
         rate_limit: described.rate_limit,
         agent_views: config.agent_views,
         stall_after_s: config.stall_after_ms / 1000,
-        limits: http::LIMITS.into_iter().collect(),
+        limits: http::LIMITS
+            .into_iter()
+            .chain([("sockets", config.sockets.in_all), ("tenant_sockets", config.sockets.per_tenant)])
+            .collect(),
         boot_checks: described.boot_checks,
         mistakes,
     };

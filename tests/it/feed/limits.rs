@@ -267,8 +267,12 @@ fn a_client_that_stops_reading_and_goes_on_is_told_and_misses_nothing() {
             socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 0})).await;
             socket.events(1).await;
         }
-        append_much(&kitchen, 1..all);
+        let appending = tokio::task::spawn_blocking(move || {
+            append_much(&kitchen, 1..all);
+            kitchen
+        });
         healthy.events(usize::try_from(all).expect("a count") - 1).await;
+        let _kitchen = appending.await.expect("a thread");
         // A heartbeat that comes once all is sent to the other: the slow one takes nothing for longer than a second.
         for _ in 0..2 {
             while healthy.any().await["type"] != "heartbeat" {}
