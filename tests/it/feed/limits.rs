@@ -259,7 +259,7 @@ fn wide(number: u64, padding: &str) -> String {
 fn a_client_that_stops_reading_and_goes_on_is_told_and_misses_nothing() {
     let kitchen = backend::empty();
     let all = 2500;
-    block_on(async {
+    let stored = block_on(async {
         append_much(&kitchen, 0..1);
         let mut slow = Socket::open(&kitchen).await;
         let mut healthy = Socket::open(&kitchen).await;
@@ -272,7 +272,7 @@ fn a_client_that_stops_reading_and_goes_on_is_told_and_misses_nothing() {
             kitchen
         });
         healthy.events(usize::try_from(all).expect("a count") - 1).await;
-        let _kitchen = appending.await.expect("a thread");
+        let kitchen = appending.await.expect("a thread");
         // A heartbeat that comes once all is sent to the other: the slow one takes nothing for longer than a second.
         for _ in 0..2 {
             while healthy.any().await["type"] != "heartbeat" {}
@@ -297,7 +297,10 @@ fn a_client_that_stops_reading_and_goes_on_is_told_and_misses_nothing() {
         assert!(resyncs > 0, "it was never told that it is slow");
         slow.is_quiet().await;
         healthy.is_quiet().await;
+        // A kitchen is closed outside of a runtime.
+        kitchen
     });
+    drop(stored);
 }
 
 #[test]

@@ -103,8 +103,8 @@ fn expected(seqs: std::ops::Range<u64>) -> Vec<(u64, String)> {
     seqs.map(|number| (number, line(number))).collect()
 }
 
-pub(crate) fn block_on(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test);
+pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test)
 }
 
 #[test]
