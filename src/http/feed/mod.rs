@@ -108,6 +108,10 @@ struct Position {
     was_stalled: bool,
 }
 
+/// A page, or `None` when there is no such run.
+type Read = Result<Option<Arc<Page>>, StoreError>;
+type Reading = (RunId, LocalBoxFuture<'static, Read>);
+
 struct Client {
     services: Services,
     who: Principal,
@@ -116,7 +120,7 @@ struct Client {
     runs: BTreeMap<RunId, Position>,
     /// The run whose turn was last.
     last_read: Option<RunId>,
-    reading: Option<(RunId, LocalBoxFuture<'static, Result<Option<Arc<Page>>, StoreError>>)>,
+    reading: Option<Reading>,
     /// Frames on their way into the outbox, and the first of them that is not in it.
     page: Option<(RunId, Arc<Page>, usize)>,
     /// Since when it is told that it is slow, until it has caught up.
@@ -314,7 +318,7 @@ impl Client {
     }
 
     /// What was read of a run, or why nothing was.
-    fn turn(&mut self, (run_id, read): (RunId, Result<Option<Arc<Page>>, StoreError>)) {
+    fn turn(&mut self, (run_id, read): (RunId, Read)) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         let page = match read.map_err(ApiError::from).and_then(|page| page.ok_or_else(ApiError::unknown_run)) {
             Ok(page) => page,
@@ -357,9 +361,7 @@ impl Client {
 }
 
 /// Waits for the page that is being read; for ever when none is.
-async fn read(
-    reading: &mut Option<(RunId, LocalBoxFuture<'static, Result<Option<Arc<Page>>, StoreError>>)>,
-) -> (RunId, Result<Option<Arc<Page>>, StoreError>) {
+async fn read(reading: &mut Option<Reading>) -> (RunId, Read) {
     let Some((run_id, page)) = reading else { return std::future::pending().await };
     let read = (run_id.clone(), page.await);
     *reading = None;
