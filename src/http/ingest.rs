@@ -16,9 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer;
 use super::error::{ApiError, allowed};
+use super::moment::run_id;
 use super::params::Params;
 use super::principal::authorize;
-use super::runs::run_id;
 use super::view::{AppendedView, PositionView};
 use crate::contract::{GraphPut, Part, Principal, ReadLimit, Scope, StoreError};
 use crate::domain::id::sha256_hex;

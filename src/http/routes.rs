@@ -4,7 +4,7 @@ use actix_web::http::{Method, StatusCode, header};
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, guard, web};
 
 use super::error::ApiError;
-use super::{aggregates, compare, feed, ingest, list, meta, pages, runs};
+use super::{aggregates, compare, diagnostics, feed, ingest, list, meta, nodes, pages, runs};
 
 /// An address, and what it takes.
 struct Route {
@@ -23,6 +23,8 @@ fn all() -> Vec<Route> {
         get("/api/me",                                 meta::me),
         get("/api/runs",                               list::runs),
         get("/api/runs/{run_id}",                      runs::state),
+        get("/api/runs/{run_id}/diagnostics",          diagnostics::diagnostics),
+        get("/api/runs/{run_id}/nodes/{node_id}",      nodes::node),
         get("/api/runs/{run_id}/events",               runs::events),
         get("/api/runs/{run_id}/graph",                runs::graph),
         get("/api/runs/{run_id}/problems",             runs::problems),

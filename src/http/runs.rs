@@ -7,13 +7,13 @@ use bytes::{BufMut, BytesMut};
 
 use super::answer::{self, Answer};
 use super::error::ApiError;
+use super::moment::{Asked, run_id};
 use super::params::Params;
 use super::principal::authorize;
-use super::view::{Moment, ProblemsView, RunView};
-use crate::contract::{Loaded, Principal, ReadLimit, Scope};
+use super::view::{ProblemsView, RunView};
+use crate::contract::{ReadLimit, Scope};
+use crate::domain::MAX_INT;
 use crate::domain::id::sha256_hex;
-use crate::domain::{MAX_INT, RunId};
-use crate::reduce::Summary;
 use crate::services::Services;
 
 const DEFAULT_EVENTS: u64 = 500;
@@ -21,54 +21,12 @@ const MAX_EVENTS: u64 = 5000;
 /// A page of events ends with the line that passes this, however many were asked for; Kahn-Next-Seq goes on.
 const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
-/// How often an answer is begun anew because another log came under the same run_id.
-const REPLACED_AT_MOST: usize = 3;
-
-/// The run that the path names. What cannot be a run_id names no run.
-pub(super) fn run_id(request: &HttpRequest) -> Result<RunId, ApiError> {
-    request.match_info().get("run_id").and_then(RunId::parse).ok_or_else(ApiError::unknown_run)
-}
-
-async fn load(services: &Services, who: &Principal, run_id: &RunId) -> Result<Loaded, ApiError> {
-    services.store.load(who, run_id).await?.ok_or_else(ApiError::unknown_run)
-}
-
 pub(super) async fn state(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
-    let who = authorize(&services, &request, Scope::Read).await?;
-    let params = Params::parse(request.query_string(), &["at_seq", "as_of"])?;
-    let asked_now = params.ts("as_of", "invalid_as_of")?.unwrap_or_else(|| services.clock.now());
-    let run_id = run_id(&request)?;
-    let at_seq = params.int("at_seq", "invalid_at_seq", (0, MAX_INT))?;
-    let spawned = services.store.spawned(&who, &run_id).await?;
-    let stall_after_ms = services.settings.stall_after_ms;
-    for _ in 0..REPLACED_AT_MOST {
-        let current = load(&services, &who, &run_id).await?;
-        let last = current.summary.next_seq.checked_sub(1);
-        let at_seq = match at_seq {
-            Some(at_seq) if Some(at_seq) > last => return Err(beyond(at_seq, last)),
-            Some(at_seq) if Some(at_seq) < last => at_seq,
-            _ => {
-                let now = current.summary.ended.and(current.summary.last_event).unwrap_or(asked_now);
-                let moment = Moment { current: &current, summary: &current.summary, state: &current.state, now };
-                return answer::json(&request, &RunView::of(&moment, &spawned, stall_after_ms));
-            }
-        };
-        let state = services.state_at(&who, &run_id, at_seq).await?;
-        // Another log may have come under the same run_id meanwhile: one answer is of one log.
-        let Some(state) = state.filter(|state| state.log_id == current.summary.log_id) else { continue };
-        let graph = current.graph.as_deref().zip(current.summary.graph_sha256.as_deref());
-        let summary = Summary::of(&run_id, &state, graph);
-        // The moment's own ts stands for now.
-        let now = state.last_event.unwrap_or(asked_now);
-        let moment = Moment { current: &current, summary: &summary, state: &state, now };
-        return answer::json(&request, &RunView::of(&moment, &spawned, stall_after_ms));
-    }
-    Err(ApiError::overloaded("log_replaced", "the log is being replaced; ask again in a moment"))
-}
-
-fn beyond(at_seq: u64, last: Option<u64>) -> ApiError {
-    let range = last.map_or("the log has no event".to_owned(), |last| format!("the log has seq 0 to {last}"));
-    ApiError::bad_request("invalid_at_seq", format!("at_seq is {at_seq}, but {range}"))
+    let asked = Asked::read(&request, &services).await?;
+    let spawned = services.store.spawned(&asked.who, &asked.run_id).await?;
+    let moment = asked.moment(&services).await?;
+    let summary = moment.summary();
+    answer::json(&request, &RunView::of(&moment, &summary, &spawned, services.settings.stall_after_ms))
 }
 
 pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::contract::{Loaded, Spawned, WrittenTo};
+use super::moment::Moment;
+use crate::contract::{Spawned, WrittenTo};
 use crate::domain::event::{AgentStatus, AuditResult, Kind, NodeStatus};
 use crate::domain::timestamp::millis_to_seconds;
 use crate::domain::{Graph, Ledger, LogId, Problem, RunId, Timestamp};
@@ -142,30 +143,19 @@ struct AuditView<'a> {
     evidence: Option<&'a RawValue>,
 }
 
-/// A run at one moment of its log.
-pub(super) struct Moment<'a> {
-    /// The run as it is now: log_id, next_seq and graph_sha256 are always of now.
-    pub(super) current: &'a Loaded,
-    /// The summary at the moment.
-    pub(super) summary: &'a Summary,
-    /// The state at the moment.
-    pub(super) state: &'a RunState,
-    /// What stands for now.
-    pub(super) now: Timestamp,
-}
-
 impl<'a> RunView<'a> {
-    pub(super) fn of(moment: &Moment<'a>, spawned: &'a [Spawned], stall_after_ms: u64) -> Self {
-        let mut row = RowView::of(moment.summary, moment.now, stall_after_ms);
-        let current: &'a Summary = &moment.current.summary;
+    /// The run at this moment, `summary` being the moment's own.
+    pub(super) fn of(moment: &'a Moment, summary: &'a Summary, spawned: &'a [Spawned], stall_after_ms: u64) -> Self {
+        let mut row = RowView::of(summary, moment.now, stall_after_ms);
+        let current = &moment.current.summary;
         row.log_id = current.log_id.as_ref();
         row.next_seq = current.next_seq;
         row.graph_sha256 = current.graph_sha256.as_deref();
-        let state = moment.state;
-        let graph: Option<&'a Graph> = moment.current.graph.as_deref();
+        let state = &moment.state;
+        let graph = moment.current.graph.as_deref();
         Self {
             row,
-            at_seq: state.next_seq.checked_sub(1),
+            at_seq: moment.at_seq(),
             node_states: node_states(state, graph, spawned),
             agent: state.agent.seen.then(|| agent(state)),
         }

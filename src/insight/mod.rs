@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod compare;
+pub mod diagnostics;
 pub mod flakiness;
 
 use crate::domain::Timestamp;

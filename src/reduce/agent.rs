@@ -49,6 +49,9 @@ pub const LOOP_LENGTH: u64 = 5;
 /// How much of a repeated input a state keeps, in characters.
 pub const SHOWN_INPUT_CHARS: usize = 1000;
 
+/// How many steps a state keeps of a row of calls, or of a tool's failures.
+pub const KEPT_STEPS: usize = 100;
+
 /// One tool and its calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
@@ -62,6 +65,8 @@ pub struct Tool {
     pub last_error: Option<String>,
     /// Seq of the first failed call.
     pub first_failed_seq: Option<u64>,
+    /// Steps with a failed call, the first [`KEPT_STEPS`].
+    pub failed_steps: Vec<u64>,
 }
 
 /// A call that failed.
@@ -86,10 +91,8 @@ pub struct Streak {
     pub calls: u64,
     /// Seq of the first call.
     pub first_seq: u64,
-    /// Step of the first call.
-    pub first_step: u64,
-    /// Step of the last call.
-    pub last_step: u64,
+    /// Steps of the calls, the first [`KEPT_STEPS`].
+    pub steps: Vec<u64>,
 }
 
 /// One audit result.
@@ -165,8 +168,14 @@ pub(super) fn tool(state: &mut RunState, seq: u64, call: &ToolInvocation<'_>) {
     agent.at_step(call.step);
     agent.tool_calls += 1;
     if !agent.tools.contains_key(&*call.tool_name) {
-        let unused =
-            Tool { first_seq: seq, failed: 0, durations_s: Vec::new(), last_error: None, first_failed_seq: None };
+        let unused = Tool {
+            first_seq: seq,
+            failed: 0,
+            durations_s: Vec::new(),
+            last_error: None,
+            first_failed_seq: None,
+            failed_steps: Vec::new(),
+        };
         agent.tools.insert(call.tool_name.to_string(), unused);
     }
     if let Some(tool) = agent.tools.get_mut(&*call.tool_name) {
@@ -175,6 +184,7 @@ pub(super) fn tool(state: &mut RunState, seq: u64, call: &ToolInvocation<'_>) {
             tool.failed += 1;
             tool.last_error = call.error.as_deref().map(str::to_owned);
             tool.first_failed_seq.get_or_insert(seq);
+            keep_step(&mut tool.failed_steps, call.step);
         }
     }
     if !call.ok {
@@ -200,7 +210,7 @@ impl AgentState {
         match &mut self.streak {
             Some(streak) if *streak.tool_name == *call.tool_name && streak.input_sha256 == input_sha256 => {
                 streak.calls += 1;
-                streak.last_step = call.step;
+                keep_step(&mut streak.steps, call.step);
             }
             streak => {
                 *streak = Some(Streak {
@@ -209,8 +219,7 @@ impl AgentState {
                     input_sha256,
                     calls: 1,
                     first_seq: seq,
-                    first_step: call.step,
-                    last_step: call.step,
+                    steps: vec![call.step],
                 });
             }
         }
@@ -220,6 +229,12 @@ impl AgentState {
                 None => self.loops.push(streak.clone()),
             }
         }
+    }
+}
+
+fn keep_step(steps: &mut Vec<u64>, step: u64) {
+    if steps.len() < KEPT_STEPS && steps.last() != Some(&step) {
+        steps.push(step);
     }
 }
 

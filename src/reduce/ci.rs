@@ -25,12 +25,16 @@ pub struct NodeState {
     pub ended: Option<Timestamp>,
     /// When it last moved.
     pub since: Option<Timestamp>,
+    /// Seq of that move.
+    pub since_seq: Option<u64>,
     /// Closed spans of running, in milliseconds.
     pub running_ms: u64,
     /// Closed spans of ready, in milliseconds.
     pub waiting_ms: u64,
     /// The number of the attempt that its last move to running began.
     pub running_attempt: Option<u64>,
+    /// Moves to running whose `node_attempt` has not come yet, the last [`KEPT_UNANSWERED`].
+    pub unanswered: Vec<Unanswered>,
     /// Its attempts, in log order.
     pub attempts: Vec<Attempt>,
     /// Failed attempts since the last converged one.
@@ -43,6 +47,18 @@ pub struct NodeState {
     pub last_failing: Option<FailingCheck>,
     /// Tokens and cost of its attempts.
     pub usage: Option<UsageSum>,
+}
+
+/// How many moves to running without an attempt a state keeps; a legal log has one at a time.
+pub const KEPT_UNANSWERED: usize = 8;
+
+/// A move to running without a `node_attempt` of its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unanswered {
+    /// The attempt that it began.
+    pub attempt: u64,
+    /// Its seq.
+    pub seq: u64,
 }
 
 /// One attempt; its checks and tails are read from the log by seq.
@@ -58,12 +74,15 @@ pub struct Attempt {
     pub duration_s: f64,
     /// Whether every check exited 0.
     pub converged: bool,
-    /// The wait before it, in seconds.
+    /// The wait before it, in seconds; nothing is waited for before the first.
     pub backoff_s: Option<f64>,
 }
 
 /// How much of a check's output a state keeps, in characters: as much as a producer may send.
 pub const KEPT_TAIL_CHARS: usize = 4096;
+
+/// How much of a check's command a breach names, in characters.
+const SHOWN_CMD_CHARS: usize = 100;
 
 /// A check that did not exit 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,9 +113,11 @@ impl NodeState {
             started: None,
             ended: None,
             since: None,
+            since_seq: None,
             running_ms: 0,
             waiting_ms: 0,
             running_attempt: None,
+            unanswered: Vec::new(),
             attempts: Vec::new(),
             failed_since_converged: 0,
             flake_retries: 0,
@@ -108,12 +129,22 @@ impl NodeState {
 
     /// Seconds spent running, an open span counted to `last_event`.
     pub fn running_s(&self, last_event: Option<Timestamp>) -> f64 {
-        millis_to_seconds(self.running_ms + self.open_span(NodeStatus::Running, last_event))
+        millis_to_seconds(self.running_millis(last_event))
+    }
+
+    /// The same in milliseconds, for sums.
+    pub fn running_millis(&self, last_event: Option<Timestamp>) -> u64 {
+        self.running_ms.saturating_add(self.open_span(NodeStatus::Running, last_event))
     }
 
     /// Seconds spent ready, an open span counted to `last_event`.
     pub fn waiting_s(&self, last_event: Option<Timestamp>) -> f64 {
-        millis_to_seconds(self.waiting_ms + self.open_span(NodeStatus::Ready, last_event))
+        millis_to_seconds(self.waiting_millis(last_event))
+    }
+
+    /// The same in milliseconds, for sums.
+    pub fn waiting_millis(&self, last_event: Option<Timestamp>) -> u64 {
+        self.waiting_ms.saturating_add(self.open_span(NodeStatus::Ready, last_event))
     }
 
     /// Seconds lost: failed attempts that another attempt followed, and every backoff.
@@ -145,9 +176,10 @@ impl NodeState {
         }
     }
 
-    fn enter(&mut self, status: NodeStatus, ts: Timestamp) {
+    fn enter(&mut self, status: NodeStatus, seq: u64, ts: Timestamp) {
         self.status = status;
         self.since = Some(ts);
+        self.since_seq = Some(seq);
         match status {
             NodeStatus::Ready => {
                 self.ready_at.get_or_insert(ts);
@@ -159,6 +191,16 @@ impl NodeState {
         }
         let is_over = matches!(status, NodeStatus::Done | NodeStatus::Failed | NodeStatus::Blocked);
         self.ended = is_over.then_some(ts);
+    }
+
+    /// Keeps that an attempt was begun, until it comes.
+    fn await_attempt(&mut self, attempt: Option<u64>, seq: u64) {
+        let Some(attempt) = attempt else { return };
+        self.unanswered.retain(|awaited| awaited.attempt != attempt);
+        if self.unanswered.len() == KEPT_UNANSWERED {
+            self.unanswered.remove(0);
+        }
+        self.unanswered.push(Unanswered { attempt, seq });
     }
 
     fn open_span(&self, status: NodeStatus, last_event: Option<Timestamp>) -> u64 {
@@ -186,10 +228,11 @@ pub(super) fn transition(state: &mut RunState, seq: u64, ts: Timestamp, moved: &
     // A move to where it stands is no move: the span goes on.
     if moved.to != was {
         node.leave(was, ts);
-        node.enter(moved.to, ts);
+        node.enter(moved.to, seq, ts);
     }
     if moved.to == NodeStatus::Running {
         node.running_attempt = moved.attempt;
+        node.await_attempt(moved.attempt, seq);
     }
     if moved.from != was {
         state.breach(seq, Some(node_id), format!("moved from {}, but was {was}", moved.from));
@@ -207,13 +250,14 @@ pub(super) fn attempt(state: &mut RunState, seq: u64, ts: Timestamp, event: &Nod
         Some(since) if node.status == NodeStatus::Running && node.running_attempt == Some(event.attempt) => since,
         _ => before(ts, event.duration_s),
     };
+    node.unanswered.retain(|awaited| awaited.attempt != event.attempt);
     node.attempts.push(Attempt {
         attempt: event.attempt,
         seq,
         started,
         duration_s: event.duration_s,
         converged: event.converged,
-        backoff_s: event.backoff_s,
+        backoff_s: event.backoff_s.filter(|_| event.attempt > 1),
     });
     if event.converged {
         node.flake_retries += node.failed_since_converged;
@@ -241,6 +285,19 @@ pub(super) fn attempt(state: &mut RunState, seq: u64, ts: Timestamp, event: &Nod
         node.last_failing = Some(last);
     }
     add_usage(&mut node.usage, event.usage.as_ref());
+    let what = match &node.first_failing {
+        Some(check) if event.converged => {
+            let cmd: String = check.cmd.chars().take(SHOWN_CMD_CHARS).collect();
+            Some(format!("converged in attempt {}, but `{cmd}` exited {}", event.attempt, check.rc))
+        }
+        None if !event.converged && !event.done_when_results.is_empty() => {
+            Some(format!("did not converge in attempt {}, but every check exited 0", event.attempt))
+        }
+        _ => None,
+    };
+    if let Some(what) = what {
+        state.breach(seq, Some(&event.node_id), what);
+    }
     state.spend(event.usage.as_ref());
 }
 

@@ -38,9 +38,9 @@ pub struct RunState {
     pub agent: AgentState,
     /// Tokens and cost of all events that carry usage.
     pub usage: Option<UsageSum>,
-    /// Breaches of order and illegal moves, the first [`MAX_BREACHES`].
+    /// Breaches of order and illegal moves, each kind once a node, the first [`MAX_BREACHES`].
     pub breaches: Vec<Breach>,
-    /// How many breaches there were.
+    /// How many breaches there were, those that are not kept included.
     pub breach_count: u64,
 }
 
@@ -118,6 +118,8 @@ pub struct Breach {
     pub node_id: Option<String>,
     /// What is wrong, as one clause.
     pub what: String,
+    /// How often the same is wrong with the same node; seq is of the first time.
+    pub count: u64,
 }
 
 impl RunState {
@@ -218,8 +220,11 @@ impl RunState {
 
     pub(super) fn breach(&mut self, seq: u64, node_id: Option<&str>, what: String) {
         self.breach_count += 1;
-        if self.breaches.len() < MAX_BREACHES {
-            self.breaches.push(Breach { seq, node_id: node_id.map(str::to_owned), what });
+        let is_same = |known: &&mut Breach| known.node_id.as_deref() == node_id && known.what == what;
+        if let Some(known) = self.breaches.iter_mut().find(is_same) {
+            known.count += 1;
+        } else if self.breaches.len() < MAX_BREACHES {
+            self.breaches.push(Breach { seq, node_id: node_id.map(str::to_owned), what, count: 1 });
         }
     }
 

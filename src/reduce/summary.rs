@@ -476,12 +476,23 @@ impl Phase {
 impl Summary {
     /// The run's phase at `now`; it is stalled when its last event is at least `stall_after_ms` back.
     pub fn phase(&self, now: Timestamp, stall_after_ms: u64) -> Phase {
-        match (self.ended, self.last_event) {
-            (Some(_), _) => Phase::Ended,
-            (None, Some(last)) if now.millis() >= last.millis() && now.millis_since(last) >= stall_after_ms => {
-                Phase::Stalled
-            }
-            (None, _) => Phase::Live,
+        phase(self.ended, self.last_event, now, stall_after_ms)
+    }
+}
+
+impl RunState {
+    /// The same of a state, see [`Summary::phase`].
+    pub fn phase(&self, now: Timestamp, stall_after_ms: u64) -> Phase {
+        phase(self.end.as_ref().map(|end| end.ts), self.last_event, now, stall_after_ms)
+    }
+}
+
+fn phase(ended: Option<Timestamp>, last_event: Option<Timestamp>, now: Timestamp, stall_after_ms: u64) -> Phase {
+    match (ended, last_event) {
+        (Some(_), _) => Phase::Ended,
+        (None, Some(last)) if now.millis() >= last.millis() && now.millis_since(last) >= stall_after_ms => {
+            Phase::Stalled
         }
+        (None, _) => Phase::Live,
     }
 }

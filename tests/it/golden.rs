@@ -1,6 +1,8 @@
 //! The judge of both builds: the same requests over the sample archive give the same bytes. There is one set of
 //! snapshots; a build that answers otherwise fails against them.
 
+use std::collections::BTreeSet;
+
 use crate::backend;
 use crate::support::{Answer, Kitchen};
 
@@ -99,9 +101,64 @@ fn moments_of_a_run() {
         ("fix-api-events-1", &[0, 1, 20, 85]),
         ("nightly-0414", &[37]),
         ("planned-1", &[0]),
+        ("nightly-0412", &[9, 49, 59]),
+        ("nightly-0413", &[8, 24]),
+        ("migrate-docs-9", &[33, 59]),
+        ("triage-201", &[40]),
+        ("torn-1", &[10]),
+        ("hotfix-77", &[13]),
+        ("review-55", &[9]),
+        ("summarize-3", &[8]),
+        ("release-316", &[20]),
     ] {
         paths.extend(seqs.iter().map(|seq| format!("/api/runs/{run_id}?at_seq={seq}&{AS_OF}")));
     }
+    insta::assert_snapshot!(pages(&kitchen, &paths));
+}
+
+/// Every sample run, and moments of it: each third of its log, and now.
+fn moments(kitchen: &Kitchen) -> Vec<(String, Vec<String>)> {
+    let rows = kitchen.get(&format!("/api/runs?{AS_OF}&limit=500")).json();
+    let moments_of = |row: &serde_json::Value| {
+        let run_id = row["run_id"].as_str().expect("a run_id").to_owned();
+        let last = row["next_seq"].as_u64().expect("a seq").checked_sub(1);
+        let seqs: BTreeSet<u64> =
+            last.map_or(BTreeSet::new(), |last| BTreeSet::from([0, last / 3, last * 2 / 3, last]));
+        let mut queries: Vec<String> = seqs.iter().map(|seq| format!("at_seq={seq}&{AS_OF}")).collect();
+        queries.push(AS_OF.into());
+        (run_id, queries)
+    };
+    rows["items"].as_array().expect("items").iter().map(moments_of).collect()
+}
+
+#[test]
+fn diagnostics() {
+    let kitchen = backend::with_samples();
+    let paths: Vec<String> = moments(&kitchen)
+        .iter()
+        .flat_map(|(run_id, queries)| {
+            queries.iter().map(move |query| format!("/api/runs/{run_id}/diagnostics?{query}"))
+        })
+        .collect();
+    assert!(paths.len() > 60);
+    insta::assert_snapshot!(pages(&kitchen, &paths));
+}
+
+#[test]
+fn nodes() {
+    let kitchen = backend::with_samples();
+    let mut paths = Vec::new();
+    for (run_id, queries) in moments(&kitchen) {
+        let now = kitchen.get(&format!("/api/runs/{run_id}?{AS_OF}")).json();
+        for node in now["node_states"].as_array().expect("nodes") {
+            let node_id = node["node_id"].as_str().expect("a node_id");
+            // Every node as it is now; of each run's past, the nodes with something to tell.
+            let is_told = node["attempts"].as_u64() > Some(1) || node["status"] == "blocked";
+            let told = if is_told { queries.as_slice() } else { &queries[queries.len() - 1..] };
+            paths.extend(told.iter().map(|query| format!("/api/runs/{run_id}/nodes/{node_id}?{query}")));
+        }
+    }
+    assert!(paths.len() > 150, "{}", paths.len());
     insta::assert_snapshot!(pages(&kitchen, &paths));
 }
 
@@ -239,6 +296,17 @@ fn refusals() {
         "/api/compare?base=release-317&head=".into(),
         "/api/compare?base=release-317&head=release-318&as_of=x".into(),
         "/api/compare?base=release-317&head=release-318&window=7d".into(),
+        "/api/runs/nobody/diagnostics".into(),
+        "/api/runs/release-318/diagnostics?at_seq=118".into(),
+        "/api/runs/release-318/diagnostics?seq=1".into(),
+        "/api/runs/release-318/diagnostics?as_of=now".into(),
+        "/api/runs/nobody/nodes/api-events".into(),
+        "/api/runs/release-318/nodes/nobody".into(),
+        "/api/runs/release-318/nodes/API".into(),
+        "/api/runs/release-318/nodes/%00".into(),
+        "/api/runs/hotfix-77/nodes/rollout?at_seq=16".into(),
+        "/api/runs/fix-api-events-1/nodes/api-events".into(),
+        "/api/runs/release-318/nodes/api-events?at_seq=118".into(),
         "/api/nothing".into(),
         "/api/runs/".into(),
         "/a/..%2f..%2fCargo.toml".into(),

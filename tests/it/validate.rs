@@ -205,8 +205,11 @@ fn an_attempt_converges_when_every_check_exits_0() {
         event["converged"] = json!(converged);
         said_of(&[start(1), moves("a", "pending", "ready"), runs("a", 1), event.to_string()])
     };
-    assert_eq!(wrong(&[0, 1], true), (1, vec![":4: converged, but `check` exited 1".to_owned()]));
-    assert_eq!(wrong(&[0, 0], false), (1, vec![":4: not converged, but every check exited 0".to_owned()]));
+    assert_eq!(wrong(&[0, 1], true), (1, vec![":4: node a converged in attempt 1, but `check` exited 1".to_owned()]));
+    assert_eq!(
+        wrong(&[0, 0], false),
+        (1, vec![":4: node a did not converge in attempt 1, but every check exited 0".to_owned()])
+    );
     assert_eq!(wrong(&[], false), (0, vec![]), "it ended before its checks");
 }
 

@@ -1,0 +1,31 @@
+//! GET /api/runs/{run_id}/diagnostics: what to look at in one run.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+use super::answer;
+use super::error::ApiError;
+use super::moment::{Asked, Moment};
+use crate::insight::diagnostics::{Diagnostics, Finding, Look, diagnose};
+use crate::services::Services;
+
+pub(super) async fn diagnostics(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
+    let moment = Asked::read(&request, &services).await?.moment(&services).await?;
+    let stall_after_ms = services.settings.stall_after_ms;
+    let body = answer::computed(move || diagnostics_json(&moment, stall_after_ms)).await??;
+    Ok(answer::json_bytes(&request, body))
+}
+
+fn diagnostics_json(moment: &Moment, stall_after_ms: u64) -> Result<Vec<u8>, ApiError> {
+    let look = Look { state: &moment.state, graph: moment.current.graph.as_deref(), now: moment.now, stall_after_ms };
+    let Diagnostics { verdict, findings } = diagnose(&look);
+    answer::to_json(&DiagnosticsView { at_seq: moment.at_seq(), verdict: &verdict, findings: &findings })
+}
+
+/// The verdict and the findings behind it.
+#[derive(Debug, Serialize)]
+struct DiagnosticsView<'a> {
+    at_seq: Option<u64>,
+    verdict: &'a str,
+    findings: &'a [Finding<'a>],
+}

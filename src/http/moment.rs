@@ -1,0 +1,105 @@
+//! A run at one moment of its log: what `at_seq` and `as_of` ask for.
+
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+
+use super::error::ApiError;
+use super::params::Params;
+use super::principal::authorize;
+use crate::contract::{Loaded, Principal, Scope};
+use crate::domain::{MAX_INT, RunId, Timestamp};
+use crate::reduce::{RunState, Summary};
+use crate::services::Services;
+
+/// How often an answer is begun anew because another log came under the same run_id.
+pub(super) const REPLACED_AT_MOST: usize = 3;
+
+/// The run that the path names. What cannot be a run_id names no run.
+pub(super) fn run_id(request: &HttpRequest) -> Result<RunId, ApiError> {
+    request.match_info().get("run_id").and_then(RunId::parse).ok_or_else(ApiError::unknown_run)
+}
+
+/// The answer when the log was replaced each time that it was read.
+pub(super) fn log_replaced() -> ApiError {
+    ApiError::overloaded("log_replaced", "the log is being replaced; ask again in a moment")
+}
+
+/// Who asks for which moment of which run.
+pub(super) struct Asked {
+    /// Who asks.
+    pub(super) who: Principal,
+    /// The run.
+    pub(super) run_id: RunId,
+    /// The last event of the moment; `None` is the last of the log.
+    at_seq: Option<u64>,
+    /// What the request says is now.
+    now: Timestamp,
+}
+
+impl Asked {
+    /// Reads a request that takes `at_seq` and `as_of` and nothing else.
+    pub(super) async fn read(request: &HttpRequest, services: &Services) -> Result<Self, ApiError> {
+        let who = authorize(services, request, Scope::Read).await?;
+        let params = Params::parse(request.query_string(), &["at_seq", "as_of"])?;
+        let now = params.ts("as_of", "invalid_as_of")?.unwrap_or_else(|| services.clock.now());
+        let run_id = run_id(request)?;
+        let at_seq = params.int("at_seq", "invalid_at_seq", (0, MAX_INT))?;
+        Ok(Self { who, run_id, at_seq, now })
+    }
+
+    /// The moment that is asked for.
+    pub(super) async fn moment(&self, services: &Services) -> Result<Moment, ApiError> {
+        for _ in 0..REPLACED_AT_MOST {
+            let current = services.store.load(&self.who, &self.run_id).await?.ok_or_else(ApiError::unknown_run)?;
+            let last = current.summary.next_seq.checked_sub(1);
+            let at_seq = match self.at_seq {
+                Some(at_seq) if Some(at_seq) > last => return Err(beyond(at_seq, last)),
+                Some(at_seq) if Some(at_seq) < last => at_seq,
+                _ => {
+                    let now = current.summary.ended.and(current.summary.last_event).unwrap_or(self.now);
+                    return Ok(Moment { state: Arc::clone(&current.state), current, now });
+                }
+            };
+            let state = services.state_at(&self.who, &self.run_id, at_seq).await?;
+            // Another log may have come under the same run_id meanwhile: one answer is of one log.
+            let Some(state) = state.filter(|state| state.log_id == current.summary.log_id) else { continue };
+            // The moment's own ts stands for now.
+            let now = state.last_event.unwrap_or(self.now);
+            return Ok(Moment { state: Arc::new(state), current, now });
+        }
+        Err(log_replaced())
+    }
+}
+
+fn beyond(at_seq: u64, last: Option<u64>) -> ApiError {
+    let range = last.map_or("the log has no event".to_owned(), |last| format!("the log has seq 0 to {last}"));
+    ApiError::bad_request("invalid_at_seq", format!("at_seq is {at_seq}, but {range}"))
+}
+
+/// A run at one moment of its log.
+pub(super) struct Moment {
+    /// The run as it is now: log_id, next_seq and graph_sha256 are always of now.
+    pub(super) current: Loaded,
+    /// The state at the moment.
+    pub(super) state: Arc<RunState>,
+    /// What stands for now.
+    pub(super) now: Timestamp,
+}
+
+impl Moment {
+    /// The seq of its last event.
+    pub(super) fn at_seq(&self) -> Option<u64> {
+        self.state.next_seq.checked_sub(1)
+    }
+
+    /// The summary at the moment.
+    pub(super) fn summary(&self) -> Arc<Summary> {
+        let current = &self.current.summary;
+        if self.state.next_seq == current.next_seq {
+            return Arc::clone(current);
+        }
+        let graph = self.current.graph.as_deref().zip(current.graph_sha256.as_deref());
+        Arc::new(Summary::of(&current.run_id, &self.state, graph))
+    }
+}
