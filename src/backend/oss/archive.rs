@@ -1,17 +1,18 @@
 //! The archive folder as a store: `ArchiveFileBackend`.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, watch};
 
 use super::index::{Index, Run};
 use super::tail::{self, Effort};
-use super::watch::{self, Watch};
+use super::watcher::{self, Watcher};
 use super::writer::{self, Lease};
 use super::{append, failed, list, put_graph, read};
 use crate::archive_reader::{Archive, ReaderError};
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     writes: Writes,
     archive: RwLock<Option<Arc<Archive>>>,
     lease: Mutex<Option<Lease>>,
+    is_read: watch::Sender<bool>,
     pub(super) index: Index,
 }
 
@@ -86,6 +88,18 @@ impl Shared {
         self.reopen().map_err(failed)
     }
 
+    /// The archive folder to write the cache to; `None` when that is not this server's.
+    pub(super) fn cache_folder(&self) -> Option<OwnedFd> {
+        self.prepare_to_write().ok()?;
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        lease.as_ref().and_then(|lease| lease.folder().ok())
+    }
+
+    /// Says that every run was read.
+    pub(super) fn has_read_all(&self) {
+        self.is_read.send_replace(true);
+    }
+
     /// The archive to write to, made when it is missing.
     pub(super) fn made_archive(&self) -> Result<Arc<Archive>, StoreError> {
         writer::make_archive(&self.root)?;
@@ -98,11 +112,11 @@ impl Shared {
 pub(super) struct ArchiveFileBackend {
     shared: Arc<Shared>,
     writers: Arc<Semaphore>,
-    _watch: Watch,
+    _watcher: Watcher,
 }
 
 impl ArchiveFileBackend {
-    /// Opens the archive and reads all of it; then the poll keeps it up to date.
+    /// Opens the archive; all of it is read while the server already listens, and then kept up to date.
     ///
     /// # Errors
     ///
@@ -121,13 +135,24 @@ impl ArchiveFileBackend {
             writes,
             archive: RwLock::default(),
             lease: Mutex::new(lease),
+            is_read: watch::Sender::new(false),
             index: Index::new(),
         });
         shared.reopen()?;
-        watch::first_scan(&shared)?;
-        let watch = watch::start(&shared)
-            .map_err(|source| ReaderError::Io { what: "the archive (no thread to poll it)".into(), source })?;
-        Ok((Self { shared, writers: Arc::new(Semaphore::new(WRITERS)), _watch: watch }, writes))
+        let run_ids = shared.archive().map_or(Ok(Vec::new()), |archive| archive.run_ids())?;
+        let watcher = watcher::start(&shared, run_ids)
+            .map_err(|source| ReaderError::Io { what: "the archive (no thread to read it)".into(), source })?;
+        Ok((Self { shared, writers: Arc::new(Semaphore::new(WRITERS)), _watcher: watcher }, writes))
+    }
+
+    /// Waits until every run was read: no answer shows a part of the archive as if it were all of it.
+    async fn read_all(&self) -> Result<&Shared, StoreError> {
+        if !*self.shared.is_read.borrow() {
+            let mut is_read = self.shared.is_read.subscribe();
+            let waited = is_read.wait_for(|is_read| *is_read).await.map(|_| ());
+            waited.map_err(|error| StoreError::Failed(error.into()))?;
+        }
+        Ok(&self.shared)
     }
 
     /// Does file work away from the threads that serve requests. Work that was begun is finished, whoever stops waiting.
@@ -135,6 +160,7 @@ impl ArchiveFileBackend {
         &self,
         work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.read_all().await?;
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || work(&shared))
             .await
@@ -159,7 +185,7 @@ impl ArchiveFileBackend {
 impl Store for ArchiveFileBackend {
     async fn list(&self, _who: &Principal, query: &ListQuery) -> Result<ListPage, StoreError> {
         {
-            let listing = self.shared.index.listing();
+            let listing = self.read_all().await?.index.listing();
             if list::is_cheap(query, &listing) {
                 return Ok(list::page(&listing, query));
             }
@@ -173,11 +199,11 @@ impl Store for ArchiveFileBackend {
     }
 
     async fn summary(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {
-        Ok(self.shared.index.listing().row(run_id).map(Arc::clone))
+        Ok(self.read_all().await?.index.listing().row(run_id).map(Arc::clone))
     }
 
     async fn load(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Loaded>, StoreError> {
-        let Some(run) = self.shared.index.listing().run(run_id) else { return Ok(None) };
+        let Some(run) = self.read_all().await?.index.listing().run(run_id) else { return Ok(None) };
         if let Some(loaded) = run.loaded() {
             self.shared.index.touch(&run);
             return Ok(Some(loaded));
@@ -187,7 +213,7 @@ impl Store for ArchiveFileBackend {
     }
 
     async fn spawned(&self, _who: &Principal, run_id: &RunId) -> Result<Vec<Spawned>, StoreError> {
-        Ok(self.shared.index.listing().spawned(run_id))
+        Ok(self.read_all().await?.index.listing().spawned(run_id))
     }
 
     async fn read(
@@ -216,7 +242,7 @@ impl Store for ArchiveFileBackend {
     }
 
     async fn problems(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Problems>, StoreError> {
-        let Some(run) = self.shared.index.listing().run(run_id) else { return Ok(None) };
+        let Some(run) = self.read_all().await?.index.listing().run(run_id) else { return Ok(None) };
         if let Some(problems) = read::known_problems(&run) {
             return Ok(Some(problems));
         }
@@ -237,6 +263,9 @@ impl Store for ArchiveFileBackend {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
+        if !*self.shared.is_read.borrow() {
+            return Err(StoreError::Unavailable("the archive is being read".into()));
+        }
         self.blocking(|shared| match (Archive::open(&shared.root), shared.writes) {
             (Ok(_), _) | (Err(ReaderError::Missing(_)), Writes::Own) => Ok(()),
             (Err(error), _) => Err(StoreError::Unavailable(error.into())),

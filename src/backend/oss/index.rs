@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use tokio::sync::broadcast;
 
 use super::commit::Commits;
-use super::tail::Tail;
+use super::tail::{Ends, Tail};
 use crate::archive_reader::Identity;
 use crate::contract::{Change, Loaded, Spawned};
 use crate::domain::{Graph, Ledger, Problem, RunId, Timestamp};
@@ -29,6 +29,8 @@ pub(super) struct Run {
     /// The entries of its folder were made durable by this process.
     pub(super) is_anchored: AtomicBool,
     pub(super) commits: Commits,
+    /// Its bytes are among those that the cache knows nothing of, see [`Index::stale_bytes`].
+    pub(super) is_counted_stale: AtomicBool,
     /// When its state was last asked for, by the index's count of such moments.
     last_used: AtomicU64,
     tail: Mutex<Tail>,
@@ -43,6 +45,8 @@ pub(super) struct RunData {
     /// Faults of whole files: no line is theirs.
     pub(super) file_problems: Vec<Problem>,
     pub(super) seen: Seen,
+    /// Of the log as it was seen, once the cache asked for it.
+    pub(super) ends: Option<Ends>,
     pub(super) hot: Option<Box<Hot>>,
 }
 
@@ -103,15 +107,14 @@ pub(super) struct Seen {
 }
 
 impl RunData {
+    /// What lists show of a run, and no more.
+    pub(super) fn cold(summary: Arc<Summary>, ledger: Ledger) -> Self {
+        Self { summary, ledger, file_problems: Vec::new(), seen: Seen::default(), ends: None, hot: None }
+    }
+
     /// Nothing is known of the run.
     fn unknown(run_id: &RunId) -> Self {
-        Self {
-            summary: Arc::new(Summary::of(run_id, &RunState::default(), None)),
-            ledger: Ledger::default(),
-            file_problems: Vec::new(),
-            seen: Seen::default(),
-            hot: None,
-        }
+        Self::cold(Arc::new(Summary::of(run_id, &RunState::default(), None)), Ledger::default())
     }
 
     /// The run's files were found empty so far.
@@ -138,6 +141,7 @@ impl Run {
             run_id: run_id.clone(),
             is_anchored: AtomicBool::new(false),
             commits: Commits::default(),
+            is_counted_stale: AtomicBool::new(false),
             last_used: AtomicU64::new(0),
             tail: Mutex::new(Tail::default()),
             data: RwLock::new(RunData::unknown(run_id)),
@@ -192,6 +196,7 @@ pub(super) struct Index {
     listing: RwLock<Listing>,
     hot: Mutex<Vec<HotRun>>,
     moments: AtomicU64,
+    stale_bytes: AtomicU64,
     changes: broadcast::Sender<Change>,
 }
 
@@ -244,6 +249,7 @@ impl Index {
             listing: RwLock::default(),
             hot: Mutex::default(),
             moments: AtomicU64::new(0),
+            stale_bytes: AtomicU64::new(0),
             changes: broadcast::Sender::new(CHANGES_KEPT),
         }
     }
@@ -311,8 +317,27 @@ impl Index {
         Arc::clone(listing.runs.entry(run_id.clone()).or_insert_with(|| Arc::new(Run::new(run_id))))
     }
 
-    /// Shows a run as its data is now; `_tail` proves that its data stays so meanwhile.
-    pub(super) fn publish(&self, run: &Arc<Run>, _tail: &Tail) {
+    /// How many bytes of logs would have to be read at the next start, because the cache knows another state of them.
+    pub(super) fn stale_bytes(&self) -> u64 {
+        self.stale_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The cache is being written anew.
+    pub(super) fn clear_stale_bytes(&self) {
+        self.stale_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Shows a run as its data is now, which the cache does not know; `tail` proves that its data stays so meanwhile.
+    pub(super) fn publish(&self, run: &Arc<Run>, tail: &Tail) {
+        if !run.is_counted_stale.swap(true, Ordering::Relaxed) {
+            // A run that went counts too, and a log that is short.
+            self.stale_bytes.fetch_add(run.data().seen.offset + 64, Ordering::Relaxed);
+        }
+        self.show(run, tail);
+    }
+
+    /// The same for what the cache knows.
+    pub(super) fn show(&self, run: &Arc<Run>, _tail: &Tail) {
         let (summary, is_listed) = {
             let data = run.data();
             (Arc::clone(&data.summary), data.is_listed())

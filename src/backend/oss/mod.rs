@@ -2,6 +2,7 @@
 
 mod append;
 mod archive;
+mod cache;
 mod commit;
 mod demo;
 mod ear;
@@ -11,7 +12,7 @@ mod local;
 mod put_graph;
 mod read;
 mod tail;
-mod watch;
+mod watcher;
 mod writer;
 
 use std::path::PathBuf;
@@ -141,7 +142,7 @@ impl Command {
     }
 }
 
-/// Makes the backend; it exists only once its checks have passed and the whole archive was read.
+/// Makes the backend; it exists only once its checks have passed; the archive is read from then on.
 ///
 /// # Errors
 ///

@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::index::{Hot, Index, MARK_EVERY, Run, RunData, Seen};
@@ -16,7 +17,7 @@ use crate::archive_reader::{
 };
 use crate::contract::store::MAX_PROBLEMS;
 use crate::domain::id::sha256_hex;
-use crate::domain::{Graph, LogId, Problem};
+use crate::domain::{Graph, LogId, MAX_LINE_BYTES, Problem};
 
 /// How many bytes before the end are compared to know a log again.
 const EDGE_BYTES: usize = 512;
@@ -54,6 +55,12 @@ impl Fresh {
 }
 
 impl Tail {
+    /// The files as they were when they were found unchanged; `None` while they are being read or doubted.
+    pub(super) fn settled(&self) -> Option<Glance> {
+        let is_settled = self.log.is_settled && self.graph.is_settled && self.fresh.is_none() && !self.refused;
+        is_settled.then_some(Glance { log: self.log.identity, graph: self.graph.identity })
+    }
+
     /// The next look reads, whatever the stats say.
     pub(super) fn distrust(&mut self) {
         self.log.is_settled = false;
@@ -109,6 +116,71 @@ pub(super) enum Effort {
     Whole,
     /// All that is new; and the state is there afterwards, if the log can be read.
     State,
+}
+
+/// How a log begins and ends: the hashes of its first and its last line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ends {
+    first: [u8; 8],
+    last: [u8; 8],
+}
+
+/// How much is read at a time in search of a line's end. A line over the limit counts only so far.
+const WINDOWS: [usize; 3] = [4 * 1024, 64 * 1024, MAX_LINE_BYTES + 4 * 1024];
+
+impl Ends {
+    /// Of a log as it was when it was opened.
+    pub(super) fn of(log: &LogFile) -> Result<Self, ReaderError> {
+        let size = log.identity().size;
+        let mut ends = Self::default();
+        for window in WINDOWS {
+            let bytes = read_exactly(log, 0, within(window, size))?;
+            let end = memchr::memchr(b'\n', &bytes);
+            ends.first = short_hash(&bytes[..end.map_or(bytes.len(), |at| at + 1)]);
+            if end.is_some() {
+                break;
+            }
+        }
+        for window in WINDOWS {
+            let length = within(window, size);
+            let bytes = read_exactly(log, size - length as u64, length)?;
+            let before = memchr::memrchr(b'\n', bytes.strip_suffix(b"\n").unwrap_or(&bytes));
+            ends.last = short_hash(&bytes[before.map_or(0, |at| at + 1)..]);
+            if before.is_some() {
+                break;
+            }
+        }
+        Ok(ends)
+    }
+}
+
+fn within(window: usize, size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX).min(window)
+}
+
+/// The ends of a run's log, if it still is the one that was seen.
+pub(super) fn ends_of(archive: &Archive, run: &Run, seen: &Seen) -> Result<Option<Ends>, ReaderError> {
+    let log_id = run.data().summary.log_id.clone();
+    let Some(folder) = archive.run(&run.run_id)? else { return Ok(None) };
+    Ok(match folder.log()? {
+        Found::File(log) if seen.identity == Some(log.identity()) && is_same_log(&log, seen, log_id.as_ref())? => {
+            Some(Ends::of(&log)?)
+        }
+        Found::Nothing if seen.identity.is_none() => Some(Ends::default()),
+        _ => None,
+    })
+}
+
+/// Takes over what was known of a run whose files still are as they were then.
+pub(super) fn adopt(index: &Index, run: &Arc<Run>, data: RunData, glance: Glance) {
+    let mut tail = run.tail();
+    if run.data().is_listed() {
+        return;
+    }
+    tail.log = Watched { identity: glance.log, is_settled: true };
+    tail.graph = Watched { identity: glance.graph, is_settled: true };
+    *run.data_mut(&mut tail) = data;
+    index.show(run, &tail);
 }
 
 /// What a look found.
@@ -399,6 +471,7 @@ fn read_on(
             index.publish(run, tail);
         }
         let mut data = run.data_mut(tail);
+        data.ends = None;
         let kept = data.ledger.kept;
         feed(&mut data, &mut reader, bytes);
         is_unshown = data.ledger.kept != kept;
@@ -410,7 +483,10 @@ fn read_on(
         let mut data = run.data_mut(tail);
         // A torn line may have been taken back.
         data.ledger = reader.ledger();
-        data.seen.identity = Some(log.identity());
+        if data.seen.identity != Some(log.identity()) {
+            data.seen.identity = Some(log.identity());
+            data.ends = None;
+        }
         tail.has_news |= data.ledger != before;
     }
     reader.release();

@@ -27,6 +27,13 @@ pub(super) struct Lease {
     folder: OwnedFd,
 }
 
+impl Lease {
+    /// The folder's handle; the lease lasts as long as one of its handles.
+    pub(super) fn folder(&self) -> io::Result<OwnedFd> {
+        self.folder.try_clone()
+    }
+}
+
 /// Takes the lease of the archive that stands there now; without an archive there is none to take.
 ///
 /// # Errors

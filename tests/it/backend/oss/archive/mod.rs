@@ -4,6 +4,7 @@
 
 mod door;
 mod foreign;
+mod index;
 mod ingest;
 mod malformed;
 mod read;

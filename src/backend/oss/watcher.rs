@@ -1,4 +1,5 @@
-//! Who calls the tail reader: once for every run before anything is answered, then a thread that waits and polls.
+//! The thread that calls the tail reader: once for every run before anything is answered, then when something is heard, and
+//! again and again.
 //!
 //! The poll is correct alone; what the system tells ([`super::ear`]) only makes it look sooner. Runs that go on are looked at
 //! every second, all others in turn, so that a second costs the same however many runs there are; the folder of the runs is
@@ -6,11 +7,13 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::archive::Shared;
+use super::cache::{self, Cache};
 use super::ear::{Ear, Listening};
 use super::tail::{self, Effort, Looked};
 use crate::archive_reader::{Identity, ReaderError};
@@ -32,28 +35,75 @@ const STRETCH: Duration = Duration::from_millis(50);
 const STAYS_HOT: Duration = Duration::from_secs(15 * 60);
 /// How many runs are looked at every second.
 const MOST_HOT: usize = 512;
+/// The cache is written no more often.
+const SAVE: Duration = Duration::from_secs(30);
+/// The first time it is written at once, when so many bytes had to be read.
+const SAVED_AT_ONCE: u64 = 32 * 1024 * 1024;
 
-/// Stops the thread when it is dropped.
-pub(super) struct Watch {
-    _stop: UnixStream,
+/// The thread; it is asked to end, and waited for, when this is dropped.
+pub(super) struct Watcher {
+    is_stopping: Arc<AtomicBool>,
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// Looks at every run once, on all cores.
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has told so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the thread that reads these runs, every one once, and then watches the archive until the returned value is dropped.
 ///
 /// # Errors
 ///
-/// When the archive cannot be listed.
-pub(super) fn first_scan(shared: &Shared) -> Result<(), ReaderError> {
-    let Some(archive) = shared.archive() else { return Ok(()) };
-    let run_ids = archive.run_ids()?;
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some(run_id) = run_ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let run = shared.index.run_of_folder(run_id);
-            // A run that cannot be read is told in the log and tried again by the poll.
-            let _ = tail::look(&shared.index, Some(&archive), &run, Effort::Whole);
+/// When the system gives no thread.
+pub(super) fn start(shared: &Arc<Shared>, run_ids: Vec<RunId>) -> Result<Watcher, std::io::Error> {
+    let (ear, stop) = Ear::new()?;
+    let shared = Arc::clone(shared);
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    let is_asked_to_stop = Arc::clone(&is_stopping);
+    let thread = std::thread::Builder::new().name("tail".into()).spawn(move || {
+        let mut rounds = Rounds::new(ear, &shared);
+        rounds.saved_bytes = first_scan(&shared, &run_ids, &is_asked_to_stop);
+        if !is_asked_to_stop.load(Ordering::Relaxed) {
+            shared.has_read_all();
+            rounds.run(&shared);
         }
-    };
+    })?;
+    Ok(Watcher { is_stopping, stop: Some(stop), thread: Some(thread) })
+}
+
+/// Looks at every run once, on all cores: what the cache knows is taken from there, the rest is read. Returns the size of the
+/// cache.
+fn first_scan(shared: &Shared, run_ids: &[RunId], is_stopping: &AtomicBool) -> u64 {
+    let Some(archive) = shared.archive() else { return 0 };
+    let cache = Cache::open(shared.root());
+    if let Some(cache) = &cache {
+        on_all_cores(&|| cache.take_over(&shared.index, &archive));
+    }
+    let next = AtomicUsize::new(0);
+    on_all_cores(&|| {
+        while let Some(run_id) = run_ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if is_stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            let run = shared.index.run_of_folder(run_id);
+            if !run.data().is_listed() {
+                // A run that cannot be read is told in the log and tried again by the poll.
+                let _ = tail::look(&shared.index, Some(&archive), &run, Effort::Whole);
+            }
+        }
+    });
+    cache.map_or(0, |cache| cache.size())
+}
+
+fn on_all_cores(work: &(dyn Fn() + Sync)) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 1..cores {
@@ -62,23 +112,10 @@ pub(super) fn first_scan(shared: &Shared) -> Result<(), ReaderError> {
         }
         work();
     });
-    Ok(())
-}
-
-/// Starts the thread that watches; it ends with the returned value.
-///
-/// # Errors
-///
-/// When the system gives no thread.
-pub(super) fn start(shared: &Arc<Shared>) -> Result<Watch, std::io::Error> {
-    let (ear, stop) = Ear::new()?;
-    let shared = Arc::downgrade(shared);
-    std::thread::Builder::new().name("tail".into()).spawn(move || Watcher::new(ear).run(&shared))?;
-    Ok(Watch { _stop: stop })
 }
 
 /// The thread's own: what is to be looked at, and when.
-struct Watcher {
+struct Rounds {
     ear: Ear,
     /// Runs that go on, and when each last changed.
     hot: HashMap<RunId, Instant>,
@@ -96,11 +133,17 @@ struct Watcher {
     next_listing: Instant,
     next_turn: Instant,
     told: Option<String>,
+    /// The size of the cache when it was last written or read.
+    saved_bytes: u64,
+    next_save: Instant,
+    saving: Option<JoinHandle<u64>>,
 }
 
-impl Watcher {
-    fn new(ear: Ear) -> Self {
+impl Rounds {
+    /// Listens to the archive from now on; its runs are read after that.
+    fn new(mut ear: Ear, shared: &Shared) -> Self {
         let now = Instant::now();
+        ear.listen_to_archive(shared.root());
         Self {
             ear,
             hot: HashMap::new(),
@@ -108,23 +151,28 @@ impl Watcher {
             is_due: HashSet::new(),
             busy: Vec::new(),
             in_turn: Vec::new(),
-            listed: None,
+            // It is listed once more by the first poll.
+            listed: shared.archive().and_then(|archive| archive.runs_identity()),
             is_listing_settled: false,
             next_listing: now,
             next_turn: now,
             told: None,
+            saved_bytes: 0,
+            next_save: now + SAVE,
+            saving: None,
         }
     }
 
-    fn run(mut self, shared: &Weak<Shared>) {
+    fn run(mut self, shared: &Arc<Shared>) {
+        self.begin(shared);
         let mut next_poll = Instant::now();
-        if let Some(shared) = shared.upgrade() {
-            self.begin(&shared);
-        }
         loop {
             let rest = if self.due.is_empty() { next_poll.duration_since(Instant::now()) } else { Duration::ZERO };
             let heard = self.ear.wait(rest);
-            let Some(shared) = shared.upgrade().filter(|_| !heard.has_stopped) else { return };
+            if heard.has_stopped {
+                self.save_last(shared);
+                return;
+            }
             if heard.is_lost {
                 // What was listed is not believed any longer.
                 self.listed = None;
@@ -132,13 +180,14 @@ impl Watcher {
             }
             let is_told = !heard.runs.is_empty();
             for run_id in heard.runs {
-                self.look(&shared, run_id);
+                self.look(shared, run_id);
             }
             if Instant::now() >= next_poll {
-                self.poll(&shared);
+                self.poll(shared);
+                self.save(shared);
                 next_poll = Instant::now() + if self.ear.is_deaf() { DEAF_POLL } else { POLL };
             }
-            self.work(&shared);
+            self.work(shared);
             if is_told && self.due.is_empty() {
                 std::thread::park_timeout(GATHER);
             }
@@ -154,7 +203,9 @@ impl Watcher {
             live.map(|summary| summary.run_id.clone()).collect()
         };
         self.hot.extend(live.iter().take(MOST_HOT).map(|run_id| (run_id.clone(), now)));
-        self.follow_archive(shared);
+        if shared.index.stale_bytes() > SAVED_AT_ONCE {
+            self.next_save = now;
+        }
         for run_id in &live {
             if self.ear.listen_to_run(shared.root(), run_id) == Listening::Deaf {
                 break;
@@ -167,6 +218,34 @@ impl Watcher {
     fn follow_archive(&mut self, shared: &Shared) {
         self.ear.listen_to_archive(shared.root());
         self.listed = None;
+    }
+
+    /// Writes the cache, when what it does not know would take longer to read than it takes to write.
+    fn save(&mut self, shared: &Arc<Shared>) {
+        if self.saving.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.await_save();
+        }
+        let (now, stale) = (Instant::now(), shared.index.stale_bytes());
+        if stale == 0 || now < self.next_save || stale.saturating_mul(4) < self.saved_bytes || self.saving.is_some() {
+            return;
+        }
+        self.next_save = now + SAVE;
+        let shared = Arc::clone(shared);
+        // Without a thread it is tried again.
+        self.saving = std::thread::Builder::new().name("cache".into()).spawn(move || save_now(&shared)).ok();
+    }
+
+    fn await_save(&mut self) {
+        if let Some(saving) = self.saving.take() {
+            self.saved_bytes = saving.join().unwrap_or(self.saved_bytes);
+        }
+    }
+
+    fn save_last(mut self, shared: &Shared) {
+        self.await_save();
+        if shared.index.stale_bytes() > 0 {
+            save_now(shared);
+        }
     }
 
     fn put_due(&mut self, run_id: RunId) {
@@ -288,6 +367,19 @@ impl Watcher {
         }
         if has_more {
             self.put_due(run_id);
+        }
+    }
+}
+
+/// Writes the cache if this server may; returns its size.
+fn save_now(shared: &Shared) -> u64 {
+    let (Some(folder), Some(archive)) = (shared.cache_folder(), shared.archive()) else { return 0 };
+    shared.index.clear_stale_bytes();
+    match cache::write(folder, &archive, &shared.index) {
+        Ok(size) => size,
+        Err(error) => {
+            log::warn!("index.json cannot be written ({error}); the next start reads the logs that changed");
+            0
         }
     }
 }
