@@ -7,6 +7,7 @@
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
 //! - `push`: `kahn push` against a server that can misbehave.
 //! - `cli`: what all commands have in common; `kahn mode`, completions, exit codes.
+//! - `producers`: what the emitters of producers/python write is read as it was meant.
 //! - `schema`: the schemas for producers say what the parser says.
 //! - `validate`: `kahn validate` names every fault with file and line.
 //! - `diff`: `kahn diff` of a folder and of a server, and its exit codes.
@@ -26,6 +27,7 @@ mod feed;
 mod golden;
 mod imports;
 mod ingest;
+mod producers;
 mod push;
 mod schema;
 mod support;

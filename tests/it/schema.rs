@@ -6,20 +6,22 @@ use kahn::domain::{Graph, MAX_INT, parse_line};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-struct Schema {
+/// A schema of producers/schema.
+pub(crate) struct Schema {
     schemas: Schemas,
     index: SchemaIndex,
 }
 
 impl Schema {
-    fn load(name: &str) -> Self {
+    pub(crate) fn load(name: &str) -> Self {
         let mut schemas = Schemas::new();
         let path = format!("{}/producers/schema/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
         let index = Compiler::new().compile(&path, &mut schemas).unwrap_or_else(|error| panic!("{path}: {error:#}"));
         Self { schemas, index }
     }
 
-    fn takes(&self, value: &Value) -> bool {
+    /// Whether the value is as it says.
+    pub(crate) fn takes(&self, value: &Value) -> bool {
         self.schemas.validate(value, self.index).is_ok()
     }
 }
