@@ -251,24 +251,46 @@ fn is_worse(base: &Summary, head: &Summary) -> bool {
     })
 }
 
+/// How the nodes of a sentence are named behind their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    Not,
+    ById,
+    /// With how much longer they took, the most first.
+    ByDelay,
+}
+
+/// A sentence: its words, the nodes that it counts, and how they are named.
+type Group = (&'static str, fn(&NodeChange<'_>) -> bool, Named);
+
+/// What is told of nodes, what matters most first.
+const GROUPS: &[Group] = &[
+    ("newly failed", |node| node.change == Change::NewlyFailed, Named::ById),
+    ("newly blocked", |node| node.change == Change::NewlyBlocked, Named::Not),
+    ("failing on other checks", fails_otherwise, Named::ById),
+    ("fixed", |node| node.change == Change::Fixed, Named::ById),
+    ("slower", |node| node.change == Change::Slower, Named::ByDelay),
+    ("flakier", |node| node.change == Change::Flakier, Named::ById),
+    ("faster", |node| node.change == Change::Faster, Named::Not),
+    ("changed", |node| node.change == Change::Changed, Named::Not),
+    ("added", |node| node.change == Change::Added, Named::ById),
+    ("removed", |node| node.change == Change::Removed, Named::ById),
+];
+
+/// Failed in both runs, and not on the same checks.
+fn fails_otherwise(node: &NodeChange<'_>) -> bool {
+    let is_failed = |result: Option<&NodeResult>| result.is_some_and(|result| result.status == NodeStatus::Failed);
+    is_failed(node.base) && is_failed(node.head) && !node.newly_failing_checks.is_empty()
+}
+
 /// The sentences of a comparison, what matters most first.
 fn summary(base: &Summary, head: &Summary, nodes: &[NodeChange<'_>]) -> String {
     if base.run_id == head.run_id {
         return "The same run twice.".to_owned();
     }
     let mut sentences = Vec::new();
-    for (change, words) in [
-        (Change::NewlyFailed, "newly failed"),
-        (Change::NewlyBlocked, "newly blocked"),
-        (Change::Fixed, "fixed"),
-        (Change::Slower, "slower"),
-        (Change::Flakier, "flakier"),
-        (Change::Faster, "faster"),
-        (Change::Changed, "changed"),
-        (Change::Added, "added"),
-        (Change::Removed, "removed"),
-    ] {
-        let fitting: Vec<&NodeChange<'_>> = nodes.iter().filter(|node| node.change == change).collect();
+    for (words, of_these, named) in GROUPS {
+        let fitting: Vec<&NodeChange<'_>> = nodes.iter().filter(|node| of_these(node)).collect();
         if fitting.is_empty() {
             continue;
         }
@@ -278,7 +300,7 @@ fn summary(base: &Summary, head: &Summary, nodes: &[NodeChange<'_>]) -> String {
             (true, 1) => "node ",
             (true, _) => "nodes ",
         };
-        sentences.push(format!("{} {noun}{words}{}.", fitting.len(), named(change, fitting)));
+        sentences.push(format!("{} {noun}{words}{}.", fitting.len(), names(*named, fitting)));
     }
     if base.kind.zip(head.kind).is_some_and(|(was, is)| was != is) {
         sentences.push("The runs are of different kinds.".to_owned());
@@ -322,21 +344,21 @@ fn results(base: &Summary, head: &Summary) -> Vec<String> {
     sentences
 }
 
-/// The names of the first nodes of a sentence, in brackets; slower ones by how much.
-fn named(change: Change, mut nodes: Vec<&NodeChange<'_>>) -> String {
-    if matches!(change, Change::NewlyBlocked | Change::Faster | Change::Changed) {
+/// The names of the first nodes of a sentence, in brackets.
+fn names(named: Named, mut nodes: Vec<&NodeChange<'_>>) -> String {
+    if named == Named::Not {
         return String::new();
     }
     let longer =
         |node: &NodeChange<'_>| node.base.zip(node.head).map_or(0.0, |(base, head)| head.duration_s - base.duration_s);
-    if change == Change::Slower {
+    if named == Named::ByDelay {
         nodes.sort_by(|a, b| longer(b).total_cmp(&longer(a)));
     }
     let mut text = " (".to_owned();
     for (at, node) in nodes.iter().take(NAMED).enumerate() {
         let comma = if at == 0 { "" } else { ", " };
         let _ = write!(text, "{comma}{}", node.node_id);
-        if change == Change::Slower {
+        if named == Named::ByDelay {
             let _ = write!(text, " +{}", seconds(longer(node)));
         }
     }

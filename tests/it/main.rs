@@ -2,6 +2,7 @@
 //!
 //! - `facts`: lines, graphs and the fold, as properties.
 //! - `golden`: same events, same requests, same bytes; the snapshots are shared by both builds.
+//! - `across`: agents, audits, nodes and comparisons, held against a second opinion.
 //! - `ingest`: exactly once, all or nothing, durable.
 //! - `every_route`: the guards that no address is without.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
@@ -17,6 +18,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+mod across;
 mod backend;
 mod card;
 mod cli;
