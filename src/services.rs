@@ -72,7 +72,7 @@ impl Services {
     /// The services over a backend whose checks have passed.
     pub fn start(backend: Backend, clock: Arc<dyn Clock>, mode: &'static str, config: &Config) -> Self {
         Self {
-            live: Live::new(Arc::clone(&backend.store), Arc::clone(&backend.access), config.sockets),
+            live: Live::new(&backend, &clock, config),
             store: backend.store,
             access: backend.access,
             clock,

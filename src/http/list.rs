@@ -18,8 +18,11 @@ use crate::domain::event::Kind;
 use crate::domain::id::{is_agent_id, is_node_id, is_run_id, sha256_hex};
 use crate::domain::{RunId, Timestamp};
 use crate::reduce::{Phase, RunOutcome};
-use crate::services::Services;
+use crate::services::{Services, Settings};
 
+/// Those that say which runs are in the list.
+pub(super) const FILTERS: &[&str] =
+    &["kind", "phase", "outcome", "agent_id", "node_id", "parent", "q", "window", "since", "until"];
 const KNOWN: &[&str] = &[
     "kind", "phase", "outcome", "agent_id", "node_id", "parent", "q", "window", "since", "until", "sort", "order",
     "limit", "cursor", "offset", "as_of",
@@ -130,27 +133,7 @@ impl Page {
             Some(as_of) => as_of,
             None => pinned.get("as_of").and_then(|text| Timestamp::parse(text)).unwrap_or_else(|| services.clock.now()),
         };
-        let window = params.window(now)?;
-        let kind = params.choice("kind", "unknown_kind", &named(Kind::ALL, Kind::as_str))?;
-        if kind == Some(Kind::Agent) && !settings.agent_views {
-            return Err(ApiError::agent_views_off());
-        }
-        let filter = Filter {
-            now,
-            stall_after_ms: settings.stall_after_ms,
-            without_agents: !settings.agent_views,
-            kind,
-            phase: params.choice("phase", "unknown_phase", &named(&Phase::ALL, Phase::as_str))?,
-            outcome: params.choice("outcome", "unknown_outcome", &named(&RunOutcome::ALL, RunOutcome::as_str))?,
-            agent_id: params.fitting("agent_id", "invalid_agent_id", is_agent_id)?,
-            node_id: params.fitting("node_id", "invalid_node_id", is_node_id)?,
-            parent: params.fitting("parent", "invalid_parent", is_run_id)?,
-            q: params.fitting("q", "invalid_q", |text| !text.chars().any(char::is_control))?,
-            last_event_from: window.from,
-            since: params.ts("since", "invalid_since")?,
-            until: params.ts("until", "invalid_until")?,
-            started_by: None,
-        };
+        let filter = filter(params, now, settings)?;
         let sorts = [("started", Sort::Started), ("duration", Sort::Duration), ("outcome", Sort::Outcome)];
         let orders = [("desc", Order::Desc), ("asc", Order::Asc)];
         let query = ListQuery {
@@ -175,6 +158,31 @@ impl Page {
         // Strings, a bool and a finite number always print.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default())
     }
+}
+
+/// Which runs are in the list at `now`.
+pub(super) fn filter(params: &Params, now: Timestamp, settings: Settings) -> Result<Filter, ApiError> {
+    let window = params.window(now)?;
+    let kind = params.choice("kind", "unknown_kind", &named(Kind::ALL, Kind::as_str))?;
+    if kind == Some(Kind::Agent) && !settings.agent_views {
+        return Err(ApiError::agent_views_off());
+    }
+    Ok(Filter {
+        now,
+        stall_after_ms: settings.stall_after_ms,
+        without_agents: !settings.agent_views,
+        kind,
+        phase: params.choice("phase", "unknown_phase", &named(&Phase::ALL, Phase::as_str))?,
+        outcome: params.choice("outcome", "unknown_outcome", &named(&RunOutcome::ALL, RunOutcome::as_str))?,
+        agent_id: params.fitting("agent_id", "invalid_agent_id", is_agent_id)?,
+        node_id: params.fitting("node_id", "invalid_node_id", is_node_id)?,
+        parent: params.fitting("parent", "invalid_parent", is_run_id)?,
+        q: params.fitting("q", "invalid_q", |text| !text.chars().any(char::is_control))?,
+        last_event_from: window.from,
+        since: params.ts("since", "invalid_since")?,
+        until: params.ts("until", "invalid_until")?,
+        started_by: None,
+    })
 }
 
 fn pin_defaults(pinned: &mut BTreeMap<String, String>, now: Timestamp) {

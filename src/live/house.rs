@@ -9,13 +9,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::pages::Shelf;
+use super::rows::{Rows, Source};
 use super::seats::held;
-use crate::contract::{Change, Changes, Principal, Store, StoreError};
+use crate::contract::{Change, Changes, StoreError};
 use crate::domain::RunId;
 
 /// What the clients of one tenant follow. It hears until the last of them has left.
 pub(super) struct House {
     topics: Mutex<HashMap<RunId, Arc<Topic>>>,
+    pub(super) rows: Arc<Rows>,
     bells: Mutex<HashMap<u64, Weak<Notify>>>,
     next_id: AtomicU64,
     is_closed: AtomicBool,
@@ -24,10 +26,11 @@ pub(super) struct House {
 
 impl House {
     /// Hears every change after this returned.
-    pub(super) async fn open(store: &Arc<dyn Store>, who: &Principal) -> Result<Arc<Self>, StoreError> {
-        let changes = store.follow(who).await?;
+    pub(super) async fn open(source: Source) -> Result<Arc<Self>, StoreError> {
+        let changes = source.store.follow(&source.who).await?;
         let house = Arc::new(Self {
             topics: Mutex::default(),
+            rows: Rows::new(source),
             bells: Mutex::default(),
             next_id: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
@@ -66,6 +69,7 @@ impl House {
     }
 
     fn ring(&self, change: &Change) {
+        self.rows.note(change);
         match change {
             Change::Run(run_id) => {
                 let topic = held(&self.topics).get(run_id).map(Arc::clone);

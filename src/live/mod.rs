@@ -7,13 +7,16 @@
 //! - `seats`: how many may listen, and a client's place among them.
 //! - `house`: the wake-ups of one tenant, heard once for all its clients.
 //! - `pages`: shared pages of logs, within one bound of memory for the whole server.
+//! - `rows`: the rows of the list as they change.
 //! - `rights`: whether those who listen still may.
 
 mod house;
 mod pages;
 mod rights;
+mod rows;
 mod seats;
 
 pub use house::Followed;
 pub use pages::{Frames, Page, RenderPage};
+pub use rows::{ListNews, Listed, RenderRows, RowNews};
 pub use seats::{JoinError, Live, Seat};

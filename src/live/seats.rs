@@ -8,9 +8,11 @@ use tokio::sync::Notify;
 use super::house::{Followed, House};
 use super::pages::{Page, Pages, RenderPage};
 use super::rights::{Right, Rights};
-use crate::config::SocketLimits;
-use crate::contract::{Access, Principal, RequestFacts, Store, StoreError};
+use super::rows::{Listed, RenderRows, Source};
+use crate::config::{Config, SocketLimits};
+use crate::contract::{Backend, Principal, RequestFacts, Store, StoreError};
 use crate::domain::RunId;
+use crate::services::Clock;
 
 /// The live room. Cheap to clone; every worker has the same one.
 #[derive(Clone)]
@@ -18,6 +20,8 @@ pub struct Live(Arc<Room>);
 
 pub(super) struct Room {
     store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    stall_after_ms: u64,
     rights: Rights,
     pages: Arc<Pages>,
     limits: SocketLimits,
@@ -50,13 +54,16 @@ pub enum JoinError {
 }
 
 impl Live {
-    /// A room over this store.
-    pub fn new(store: Arc<dyn Store>, access: Arc<dyn Access>, limits: SocketLimits) -> Self {
+    /// A room over this backend.
+    pub fn new(backend: &Backend, clock: &Arc<dyn Clock>, config: &Config) -> Self {
+        let store = Arc::clone(&backend.store);
         Self(Arc::new(Room {
             pages: Arc::new(Pages::new(Arc::clone(&store))),
-            rights: Rights::new(access),
+            rights: Rights::new(Arc::clone(&backend.access)),
             store,
-            limits,
+            clock: Arc::clone(clock),
+            stall_after_ms: config.stall_after_ms,
+            limits: config.sockets,
             taken: Mutex::default(),
             houses: tokio::sync::Mutex::default(),
         }))
@@ -76,7 +83,7 @@ impl Live {
                 Some(house) => house,
                 None => {
                     houses.retain(|_, house| house.strong_count() > 0);
-                    let house = House::open(&self.0.store, who).await?;
+                    let house = House::open(self.0.source(who)).await?;
                     houses.insert(tenancy, Arc::downgrade(&house));
                     house
                 }
@@ -92,6 +99,17 @@ impl Live {
             _place: place,
         };
         Ok(seat)
+    }
+}
+
+impl Room {
+    fn source(&self, who: &Principal) -> Source {
+        Source {
+            store: Arc::clone(&self.store),
+            who: who.clone(),
+            clock: Arc::clone(&self.clock),
+            stall_after_ms: self.stall_after_ms,
+        }
     }
 }
 
@@ -148,6 +166,11 @@ impl Seat {
     /// Follows a run, whether it exists or not; it counts as changed at first.
     pub fn follow(&self, run_id: &RunId) -> Followed {
         self.house.follow(run_id, &self.bell)
+    }
+
+    /// Follows the list: every row that changes after this returned is told.
+    pub fn list(&self, render: RenderRows) -> Listed {
+        self.house.rows.list(&self.bell, render)
     }
 
     /// Waits until something followed has changed; it may return in vain.

@@ -6,7 +6,9 @@ use serde::Serialize;
 use super::socket::put_text;
 use crate::contract::Lines;
 use crate::domain::{LogId, RunId, Timestamp};
-use crate::live::Frames;
+use crate::http::view::RowView;
+use crate::live::{Frames, RenderRows};
+use crate::reduce::Summary;
 
 /// The largest frame that a client gets; longer lines are fetched over HTTP.
 const MAX_OUTGOING: usize = 256 * 1024;
@@ -36,9 +38,22 @@ pub(super) enum Frame<'a> {
         line: Option<&'a str>,
         bytes: usize,
     },
-    Resync {
+    Run {
+        row: RowView<'a>,
+    },
+    #[serde(rename = "run")]
+    LongRun {
         run_id: &'a RunId,
-        from_seq: u64,
+        row: Option<RowView<'a>>,
+        bytes: usize,
+    },
+    RunRemoved {
+        run_id: &'a RunId,
+    },
+    /// Without a run, the list is meant: it has to be read again.
+    Resync {
+        run_id: Option<&'a RunId>,
+        from_seq: Option<u64>,
     },
     Reset {
         run_id: &'a RunId,
@@ -59,10 +74,26 @@ impl Frame<'_> {
 
     /// As it goes over the wire.
     pub(super) fn to_wire(&self) -> Bytes {
-        let mut wire = BytesMut::new();
-        put_text(self.to_text(), &mut wire);
-        wire.freeze()
+        wire_of(self.to_text())
     }
+}
+
+fn wire_of(text: String) -> Bytes {
+    let mut wire = BytesMut::new();
+    put_text(text, &mut wire);
+    wire.freeze()
+}
+
+/// The frames of the list, for every client that has it.
+pub(super) const ROWS: RenderRows =
+    RenderRows { row: of_row, removed: |run_id| Frame::RunRemoved { run_id }.to_wire() };
+
+fn of_row(run: &Summary, now: Timestamp, stall_after_ms: u64) -> Bytes {
+    let text = Frame::Run { row: RowView::of(run, now, stall_after_ms) }.to_text();
+    if text.len() <= MAX_OUTGOING {
+        return wire_of(text);
+    }
+    Frame::LongRun { run_id: &run.run_id, row: None, bytes: text.len() }.to_wire()
 }
 
 /// The frames of some lines, for every client that wants them.

@@ -2,6 +2,7 @@
 //! is missed between stored and live, and nothing comes twice. What the client has not taken yet stays in the store.
 
 mod frames;
+mod list;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::frames::Frame;
+use self::list::{ListOfClient, Pairs};
 use self::socket::{Inbox, Incoming, Outbox};
 use crate::contract::{Principal, Scope, StoreError};
 use crate::domain::{LogId, RunId};
@@ -41,6 +43,8 @@ const MAX_SUBSCRIPTIONS: usize = 100;
 /// Messages that a client may send at once, and how many more a second.
 const MESSAGES: f64 = 400.0;
 const MESSAGES_A_SECOND: f64 = 50.0;
+const MESSAGES_ARE: &str = "a message is JSON: {\"type\":\"subscribe\",\"run_id\",\"log_id\"?,\"from_seq\"}, {\"type\":\"unsubscribe\",\"run_id\"}, \
+                            {\"type\":\"subscribe_runs\",\"filters\"?} with the filters of /api/runs, or {\"type\":\"unsubscribe_runs\"}";
 /// Seconds after which a client that found no place may try again.
 const RETRY_AFTER_S: u64 = 5;
 
@@ -60,6 +64,7 @@ pub(super) async fn live(
         seat,
         outbox,
         runs: BTreeMap::new(),
+        list: None,
         last_read: None,
         reading: None,
         page: None,
@@ -91,6 +96,8 @@ impl From<JoinError> for ApiError {
 enum Request {
     Subscribe { run_id: String, log_id: Option<String>, from_seq: u64 },
     Unsubscribe { run_id: String },
+    SubscribeRuns { filters: Option<Pairs> },
+    UnsubscribeRuns,
 }
 
 /// A run that the client follows.
@@ -118,6 +125,7 @@ struct Client {
     seat: Seat,
     outbox: Outbox,
     runs: BTreeMap<RunId, Position>,
+    list: Option<ListOfClient>,
     /// The run whose turn was last.
     last_read: Option<RunId>,
     reading: Option<Reading>,
@@ -161,7 +169,9 @@ impl Client {
             } else {
                 blocked_since.get_or_insert_with(Instant::now);
             }
-            let has_work = self.page.is_some() || (self.reading.is_none() && self.next_run().is_some());
+            let list_is_behind = self.list.as_ref().is_some_and(ListOfClient::is_behind);
+            let has_work =
+                list_is_behind || self.page.is_some() || (self.reading.is_none() && self.next_run().is_some());
             tokio::select! {
                 biased;
                 _ = closing.wait_for(|closing| *closing) => return Err(close(CloseCode::Away, "the server stops")),
@@ -222,10 +232,7 @@ impl Client {
     async fn take(&mut self, text: &str) {
         let refused = match serde_json::from_str(text) {
             Ok(request) => self.obey(request).await,
-            Err(_) => {
-                let detail = "a frame is {\"type\":\"subscribe\",\"run_id\",\"log_id\"?,\"from_seq\"} or {\"type\":\"unsubscribe\",\"run_id\"}";
-                Err((None, ApiError::bad_request("invalid_frame", detail)))
-            }
+            Err(_) => Err((None, ApiError::bad_request("invalid_frame", MESSAGES_ARE))),
         };
         if let Err((run_id, error)) = refused {
             self.complain(&error, run_id.as_deref());
@@ -238,6 +245,18 @@ impl Client {
                 if let Some(run_id) = RunId::parse(&run_id) {
                     self.forget(&run_id);
                 }
+                Ok(())
+            }
+            Request::SubscribeRuns { filters } => {
+                let listed = || self.seat.list(frames::ROWS);
+                let list = ListOfClient::read(&filters.unwrap_or_default(), &self.services, listed);
+                self.list = Some(list.map_err(|error| (None, error))?);
+                // Now what changes is told: a list that is read after this misses nothing.
+                self.say(&Frame::Heartbeat { now: self.services.clock.now() });
+                Ok(())
+            }
+            Request::UnsubscribeRuns => {
+                self.list = None;
                 Ok(())
             }
             Request::Subscribe { run_id: name, log_id, from_seq } => {
@@ -289,6 +308,11 @@ impl Client {
 
     /// Puts the frames at hand into the outbox, as far as it has room, or asks for more.
     fn send(&mut self) {
+        while self.outbox.has_room()
+            && let Some(frame) = self.list.as_mut().and_then(ListOfClient::next)
+        {
+            self.outbox.push(&frame);
+        }
         if let Some((run_id, page, at)) = &mut self.page {
             let Some(run) = self.runs.get_mut(run_id) else { return self.page = None };
             while let Some(frame) = page.frames.get(*at) {
@@ -345,7 +369,7 @@ impl Client {
         if std::mem::take(&mut run.was_stalled) && fills_page {
             let from_seq = run.next_seq;
             self.slow_since.get_or_insert_with(Instant::now);
-            self.say(&Frame::Resync { run_id: &run_id, from_seq });
+            self.say(&Frame::Resync { run_id: Some(&run_id), from_seq: Some(from_seq) });
         }
         self.page = Some((run_id, page, 0));
     }

@@ -234,14 +234,14 @@ fn a_server_takes_so_many_sockets_and_says_so_before_the_handshake() {
 }
 
 /// The head of a refusal.
-pub(crate) fn refused(kitchen: &Kitchen) -> String {
+pub(super) fn refused(kitchen: &Kitchen) -> String {
     let (head, _) = handshake(kitchen);
     assert!(head.contains("application/problem+json"), "{head}");
     head
 }
 
 /// Lines of 8 KiB, more than the system holds for a client that does not read.
-fn append_much(kitchen: &Kitchen, seqs: std::ops::Range<u64>) {
+pub(super) fn append_much(kitchen: &Kitchen, seqs: std::ops::Range<u64>) {
     let padding = "x".repeat(8000);
     for from in seqs.clone().step_by(500) {
         let batch: String = (from..(from + 500).min(seqs.end)).map(|number| wide(number, &padding) + "\n").collect();

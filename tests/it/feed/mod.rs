@@ -2,8 +2,10 @@
 //!
 //! - here: what a client that behaves gets.
 //! - `limits`: clients that do not behave, and those that do not read.
+//! - `list`: rows of the list as they change.
 
 mod limits;
+mod list;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -37,7 +39,11 @@ impl Socket {
     }
 
     pub(crate) async fn say(&mut self, frame: Value) {
-        self.0.send(Message::text(frame.to_string())).await.expect("the socket takes frames");
+        self.say_text(frame.to_string()).await;
+    }
+
+    async fn say_text(&mut self, text: String) {
+        self.0.send(Message::text(text)).await.expect("the socket takes frames");
     }
 
     /// The next frame that is not a heartbeat. Signs of life do not make up for a frame that never comes.

@@ -1,0 +1,113 @@
+//! One client's list: which rows it gets, and which it is told to take out.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+use super::frames::Frame;
+use crate::contract::Filter;
+use crate::domain::event::Kind;
+use crate::domain::{RunId, Timestamp};
+use crate::http::error::ApiError;
+use crate::http::list::{FILTERS, filter};
+use crate::http::params::Params;
+use crate::live::{ListNews, Listed, RowNews};
+use crate::reduce::Summary;
+use crate::services::Services;
+
+/// Runs of which is kept what the client knows; past that it may be told once more that one is not in its list.
+const KNOWN: usize = 4096;
+
+/// The members of a JSON object, all of them strings, doubles too.
+#[derive(Debug, Default)]
+pub(super) struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// What a client sees of the list.
+pub(super) struct ListOfClient {
+    listed: Listed,
+    filter: Filter,
+    /// The window's length in milliseconds: it slides with now.
+    window_ms: Option<i64>,
+    /// Whether a run that changed is in the client's list, as it was told.
+    is_in: HashMap<RunId, bool>,
+}
+
+impl ListOfClient {
+    /// Reads filters as the list over HTTP does; nothing is followed when they are refused.
+    pub(super) fn read(
+        filters: &Pairs,
+        services: &Services,
+        listed: impl FnOnce() -> Listed,
+    ) -> Result<Self, ApiError> {
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(&filters.0).finish();
+        let filter = filter(&Params::parse(&query, FILTERS)?, services.clock.now(), services.settings)?;
+        let window_ms = filter.last_event_from.map(|from| filter.now.millis() - from.millis());
+        Ok(Self { listed: listed(), filter, window_ms, is_in: HashMap::new() })
+    }
+
+    /// Whether there may be a frame to send.
+    pub(super) fn is_behind(&self) -> bool {
+        self.listed.is_behind()
+    }
+
+    /// The next frame of what it has missed.
+    pub(super) fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.listed.next()? {
+                ListNews::Lost => return Some(Frame::Resync { run_id: None, from_seq: None }.to_wire()),
+                ListNews::Row(news) => {
+                    if let Some(frame) = self.frame_of(&news) {
+                        return Some(frame);
+                    }
+                }
+            }
+        }
+    }
+
+    fn frame_of(&mut self, news: &RowNews) -> Option<Bytes> {
+        self.filter.now = news.at;
+        self.filter.last_event_from = self.window_ms.map(|length| Timestamp::from_millis(news.at.millis() - length));
+        let fits = news.summary.as_ref().is_some_and(|run| self.filter.fits(run));
+        // Before its first change here, the client may have the run from a list that it read.
+        let was_in = self.is_in.get(&news.run_id).copied().unwrap_or_else(|| !self.never_was_in(news));
+        if self.is_in.len() >= KNOWN {
+            self.is_in.clear();
+        }
+        self.is_in.insert(news.run_id.clone(), fits);
+        if fits { Some(news.row.clone()) } else { was_in.then(|| news.removed.clone()) }
+    }
+
+    /// What cannot change says that the run never was in the list.
+    fn never_was_in(&self, news: &RowNews) -> bool {
+        let has_other_name = self.filter.q.as_deref().is_some_and(|part| !news.run_id.as_str().contains(part));
+        // A run that has only a graph so far is of no kind yet.
+        let is_hidden =
+            |run: &Summary| self.filter.without_agents && run.kind == Some(Kind::Agent) && run.graph_sha256.is_none();
+        has_other_name || news.summary.as_deref().is_some_and(is_hidden)
+    }
+}
