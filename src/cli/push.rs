@@ -4,7 +4,6 @@
 //! so that a batch which is sent twice is stored once. At the end both sides hash all lines.
 
 use std::fmt;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +16,7 @@ use ureq::http::Method;
 
 use super::client::{self, Client, ClientError, Purpose};
 use super::named::open_all;
+use super::print::{Lines, Progress};
 use crate::archive_reader::{Archive, Found, GRAPH, Judged, LOG, LogReader, ReaderError, RunFolder};
 use crate::config::BootError;
 use crate::domain::id::sha256_hex;
@@ -145,7 +145,16 @@ struct Accepted {
 pub(super) fn run(options: &PushOptions) -> Result<ExitCode, BootError> {
     let client = Client::new(Purpose::Push, &options.to, client::read_key(options.key_file.as_deref())?)?;
     let archives = open_all(&options.paths, Archive::open_archive_or_run)?;
-    let mut output = Output { json: options.json, runs: 0, failed: 0, sent: 0, already_there: 0, left_out: 0 };
+    let mut output = Output {
+        lines_out: Lines::stdout(),
+        progress: Progress::stderr(),
+        json: options.json,
+        runs: 0,
+        failed: 0,
+        sent: 0,
+        already_there: 0,
+        left_out: 0,
+    };
     let mut stopped = false;
     for archive in &archives {
         for run_id in archive.run_ids().map_err(|error| BootError::Failure(error.to_string()))? {
@@ -154,7 +163,7 @@ pub(super) fn run(options: &PushOptions) -> Result<ExitCode, BootError> {
                 continue;
             }
             let mut report = Report::new(run_id);
-            if let Err(error) = push(&client, archive, &mut report) {
+            if let Err(error) = push(&client, archive, &mut report, &mut output.progress) {
                 stopped = error.is_final();
                 report.error = Some(error.to_string());
             }
@@ -167,7 +176,7 @@ pub(super) fn run(options: &PushOptions) -> Result<ExitCode, BootError> {
 }
 
 /// Sends one run; the report is filled as far as it goes.
-fn push(client: &Client, archive: &Archive, report: &mut Report) -> Result<(), PushError> {
+fn push(client: &Client, archive: &Archive, report: &mut Report, progress: &mut Progress) -> Result<(), PushError> {
     let folder = archive.run(&report.run_id)?.ok_or(PushError::Gone)?;
     let there = position(client, &report.run_id, "")?;
     check_log(&folder, &there)?;
@@ -175,7 +184,7 @@ fn push(client: &Client, archive: &Archive, report: &mut Report) -> Result<(), P
     send_graph(client, &folder, &there, report)?;
     let mut next_seq = there.next_seq;
     let mut restarts = 0;
-    while let Pass::Restart(from) = send_lines(client, &folder, next_seq, report)? {
+    while let Pass::Restart(from) = send_lines(client, &folder, next_seq, report, progress)? {
         restarts += 1;
         if restarts > RESTARTS {
             return Err(PushError::Shrinking);
@@ -262,7 +271,13 @@ enum Pass {
 }
 
 /// Reads the log from its start and sends the lines from `next_seq` on.
-fn send_lines(client: &Client, folder: &RunFolder, next_seq: u64, report: &mut Report) -> Result<Pass, PushError> {
+fn send_lines(
+    client: &Client,
+    folder: &RunFolder,
+    next_seq: u64,
+    report: &mut Report,
+    progress: &mut Progress,
+) -> Result<Pass, PushError> {
     let mut reader = LogReader::new(folder.run_id());
     let mut digest = Sha256::new();
     let mut batch = Batch { from_seq: next_seq, lines: 0, bytes: Vec::new() };
@@ -285,6 +300,8 @@ fn send_lines(client: &Client, folder: &RunFolder, next_seq: u64, report: &mut R
             if let Pass::Restart(from) = send_batch(client, &mut batch, report)? {
                 return Ok(Pass::Restart(from));
             }
+            let (done, size) = (reader.offset(), log.identity().size.max(1));
+            progress.show(|| format!("{}: {} events sent, {} %", report.run_id, report.sent, done * 100 / size));
         },
     }
     let ledger = reader.ledger();
@@ -403,6 +420,8 @@ impl LeftOut {
 
 /// Tells a person or a program, and counts.
 struct Output {
+    lines_out: Lines,
+    progress: Progress,
     json: bool,
     runs: u64,
     failed: u64,
@@ -418,27 +437,25 @@ impl Output {
         self.sent += report.sent;
         self.already_there += report.already_there;
         self.left_out += report.left_out.lines + u64::from(report.left_out.unfinished_line);
-        if !self.json {
-            say(&report.to_string());
-        } else if let Ok(object) = serde_json::to_string(report) {
-            say(&object);
+        self.progress.clear();
+        if self.json {
+            self.lines_out.json(report);
+        } else {
+            self.lines_out.say(&report.to_string());
         }
+        // A reader that went away does not stop the sending.
+        self.lines_out.flush();
     }
 
-    fn sum_up(&self) {
+    fn sum_up(&mut self) {
         if self.json {
             return;
         }
         let arrived = self.runs - self.failed;
-        say(&format!(
-            "{} events sent, {} already there, {} lines left out; sha256 equal in {arrived} of {} runs",
-            self.sent, self.already_there, self.left_out, self.runs
+        let Self { sent, already_there, left_out, runs, .. } = self;
+        self.lines_out.say(&format!(
+            "{sent} events sent, {already_there} already there, {left_out} lines left out; sha256 equal in {arrived} of {runs} runs"
         ));
+        self.lines_out.flush();
     }
-}
-
-/// Prints a line. A reader that went away does not stop the sending.
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

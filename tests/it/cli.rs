@@ -108,6 +108,7 @@ fn mode_says_what_this_binary_is() {
     assert_eq!((&view["stall_after_s"], &view["agent_views"]), (&60.into(), &false.into()));
     assert_eq!(view["limits"]["batch_events"], 10_000);
     assert!(view["boot_checks"].as_array().is_some_and(|checks| checks.len() >= 3), "{view}");
+    assert!(said(&["mode"], &env).contains("\nagents      hidden\nstalled     after 60 s of silence\n"));
     // A flag wins over its variable, as it does for serve.
     let view: Value = serde_json::from_str(&said(&["mode", "--json", "--bind", "127.0.0.1:7"], &env)).expect("JSON");
     assert_eq!(view["bind"], "127.0.0.1:7");

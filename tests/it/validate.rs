@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -197,6 +197,80 @@ fn a_move_to_running_without_its_attempt_is_a_fault_once_the_run_has_ended() {
     let said = ":3: node b began attempt 1, and no node_attempt of it follows".to_owned();
     assert_eq!(said_of(&lines), (1, vec![said]));
 }
+
+/// An attempt of another number is not the one that the move began.
+#[test]
+fn the_attempt_of_a_move_has_its_number() {
+    let mut lines = [vec![start(1), moves("a", "pending", "ready"), runs("a", 1), attempt("a", 1, &[1])]].concat();
+    lines.extend([moves("a", "running", "ready"), runs("a", 3), attempt("a", 2, &[0]), moves("a", "running", "done")]);
+    lines.push(end("clean_with_flake", [1, 0, 0]));
+    let said = ":6: node a began attempt 3, and no node_attempt of it follows".to_owned();
+    assert_eq!(said_of(&lines), (1, vec![said]));
+}
+
+#[test]
+fn a_node_that_did_not_wait_is_told() {
+    let archive = Archive::new();
+    archive.write("r1", "graph.json", graph(&[("a", &[]), ("b", &["a"])]));
+    let mut lines = [vec![start(2)], done("b"), done("a")].concat();
+    archive.write("r1", "transitions.jsonl", log(&lines));
+    let expected = vec![
+        "runs/r1/transitions.jsonl:3: warning: node b runs, but a, which it needs, is pending".to_owned(),
+        "1 run, 9 lines: no faults, 1 warning".to_owned(),
+    ];
+    assert_eq!(archive.validate(), (0, expected));
+    lines = [vec![start(2)], done("a"), done("b")].concat();
+    archive.write("r1", "transitions.jsonl", log(&lines));
+    assert_eq!(archive.validate(), (0, vec!["1 run, 9 lines: no faults".to_owned()]));
+}
+
+/// Without a graph the nodes that appear are all that is known.
+#[test]
+fn more_nodes_than_were_announced_need_no_graph_to_be_seen() {
+    let lines = [vec![start(1)], done("a"), done("b")].concat();
+    assert_eq!(said_of(&lines), (1, vec![":1: total_nodes is 1, counted 2".to_owned()]));
+    let lines = [vec![start(3)], done("a"), done("b")].concat();
+    assert_eq!(said_of(&lines), (0, vec![]));
+}
+
+#[test]
+fn a_long_name_is_cut() {
+    let (_, said) = said_of(&[start(1), event(&"é".repeat(500), json!({}))]);
+    assert_eq!(said, [format!(":2: warning: unknown event: {}...", "é".repeat(120))]);
+}
+
+/// In a terminal (its own, both stdout and stderr), a line says how far the work is, and is gone at the end.
+#[test]
+fn progress_is_shown_on_a_terminal_alone() {
+    let archive = Archive::new();
+    archive.write("r1", "transitions.jsonl", log(&clean()));
+    let output = Command::new("python3")
+        .args(["-c", TERMINAL, env!("CARGO_BIN_EXE_kahn"), archive.0.path().to_str().expect("a path")])
+        .output()
+        .expect("python3");
+    let said = String::from_utf8(output.stdout).expect("text");
+    let expected = "\r\u{1b}[Kchecking: 1 of 1 runs, 0 lines\r\u{1b}[K1 run, 6 lines: no faults\r\n";
+    assert_eq!(said, expected);
+}
+
+/// Runs validate in a terminal and prints what came to it.
+const TERMINAL: &str = "
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], [sys.argv[1], 'validate', sys.argv[2]])
+said = b''
+while True:
+    try:
+        more = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not more:
+        break
+    said += more
+os.waitpid(pid, 0)
+os.write(1, said)
+";
 
 #[test]
 fn an_attempt_converges_when_every_check_exits_0() {

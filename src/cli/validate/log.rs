@@ -1,6 +1,6 @@
 //! The checks of one log: every line as it is read, and at the end what the run declared against what it shows.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use super::{Code, InFile};
@@ -20,8 +20,8 @@ const PROGRESS_LINES: u64 = 256;
 /// Reads one log and checks it. Holds the run's state and one line.
 pub(super) struct LogCheck<'a> {
     state: RunState,
-    /// The graph's nodes; `None` without a graph.
-    planned: Option<HashSet<&'a str>>,
+    /// The graph's nodes and what each needs; `None` without a graph.
+    planned: Option<HashMap<&'a str, &'a [String]>>,
     /// By node: the number and the line of a move to running whose attempt has not come.
     open: BTreeMap<String, (u64, u64)>,
     start: Option<(u64, u64)>,
@@ -40,7 +40,8 @@ impl<'a> LogCheck<'a> {
     pub(super) fn new(graph: Option<&'a Graph>) -> Self {
         Self {
             state: RunState::default(),
-            planned: graph.map(|graph| graph.nodes.iter().map(|node| node.id.as_str()).collect()),
+            planned: graph
+                .map(|graph| graph.nodes.iter().map(|node| (node.id.as_str(), node.depends_on.as_slice())).collect()),
             open: BTreeMap::new(),
             start: None,
             end: None,
@@ -131,6 +132,7 @@ impl<'a> LogCheck<'a> {
         match (moved.to, moved.attempt) {
             (NodeStatus::Running, Some(attempt)) => {
                 self.open.insert(node_id.to_owned(), (attempt, number));
+                self.waited(number, node_id, found);
             }
             (to, Some(_)) => {
                 found.warning(
@@ -148,6 +150,18 @@ impl<'a> LogCheck<'a> {
                 Some(number),
                 format!("node {node_id} is done, but its last attempt failed"),
             );
+        }
+    }
+
+    /// A node runs when what it needs is done.
+    fn waited(&self, number: u64, node_id: &str, found: &mut InFile<'_>) {
+        let needs = self.planned.as_ref().and_then(|planned| planned.get(node_id)).copied().unwrap_or_default();
+        for needed in needs {
+            let status = self.state.nodes.get(needed).map_or(NodeStatus::Pending, |node| node.status);
+            if status != NodeStatus::Done {
+                let reason = format!("node {node_id} runs, but {needed}, which it needs, is {status}");
+                found.warning(Code::Inconsistent, Some(number), reason);
+            }
         }
     }
 
@@ -183,7 +197,7 @@ impl<'a> LogCheck<'a> {
     }
 
     fn appears(&self, number: u64, node_id: &str, found: &mut InFile<'_>) {
-        let is_planned = self.planned.as_ref().is_none_or(|planned| planned.contains(node_id));
+        let is_planned = self.planned.as_ref().is_none_or(|planned| planned.contains_key(node_id));
         if !is_planned && !self.state.nodes.contains_key(node_id) {
             found.fault(Code::Inconsistent, Some(number), format!("node {node_id} is not in the graph"));
         }

@@ -143,8 +143,9 @@ impl Folder {
 
     fn end(self) -> Result<(), BootError> {
         let Self::Temporary(folder) = self else { return Ok(()) };
-        let path = folder.path().to_owned();
-        folder.close().map_err(|error| {
+        // A second time, should a thread of the server have written in it just then.
+        let path = folder.keep();
+        std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_dir_all(&path)).map_err(|error| {
             BootError::Failure(format!("the demo's folder {} could not be removed: {error}", path.display()))
         })
     }

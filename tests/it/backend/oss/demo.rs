@@ -122,6 +122,30 @@ fn the_live_run_comes_to_its_end_and_every_log_is_sound() {
     let spawned = of("backup")["spawned"].clone();
     assert_eq!(spawned, serde_json::json!(["mend-backup-331"]));
 
+    // What must run alone did: graph and log are of one producer.
+    let graph = demo.get("/api/runs/release-331/graph");
+    let alone: BTreeSet<&str> = graph["nodes"]
+        .as_array()
+        .expect("nodes")
+        .iter()
+        .filter(|node| node["parallel_safe"] == false)
+        .map(|node| node["id"].as_str().expect("an id"))
+        .collect();
+    assert!(alone.contains("plan"), "{alone:?}");
+    let events = request(&demo.url, ("GET", "/api/runs/release-331/events?limit=5000"), &[], None).text();
+    let (mut running, mut most) = (BTreeSet::new(), 0);
+    for event in events.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")) {
+        let Some(node) = event["node_id"].as_str().map(str::to_owned) else { continue };
+        if event["to"] == "running" {
+            running.insert(node);
+        } else if event["from"] == "running" {
+            running.remove(&node);
+        }
+        most = most.max(running.len());
+        assert!(running.len() < 2 || !running.iter().any(|id| alone.contains(id.as_str())), "{running:?}");
+    }
+    assert!((2..=3).contains(&most), "{most} nodes ran at a time");
+
     // Timestamps of now, for people who look at "2 minutes ago".
     for key in ["started", "ended"] {
         let ts = Timestamp::parse(run[key].as_str().expect("a ts")).expect("a ts");
