@@ -160,6 +160,11 @@ fn a_breach_of_order_stands_at_its_line() {
     assert_eq!(said_of(&again), breach(":2: a second start event"));
     let after = [clean(), vec![event("heartbeat", json!({}))]].concat();
     assert_eq!(said_of(&after), breach(":7: an event after the end event"));
+    // It adds nothing to what the first one said.
+    let archive = Archive::new();
+    archive.write("r1", "graph.json", graph(&[("a", &[])]));
+    archive.write("r1", "transitions.jsonl", log(&[vec![start(1), start(7)], clean()[1..].to_vec()].concat()));
+    assert_eq!(archive.validate().1.len(), 2, "{:?}", archive.validate());
     let skips = [start(1), moves("a", "pending", "done")];
     assert_eq!(said_of(&skips), breach(":2: node a moved from pending to done"));
     let elsewhere = [start(1), moves("a", "running", "done")];
@@ -490,6 +495,10 @@ fn summary_json_says_what_the_log_shows() {
     assert_eq!(said("node_attempts", Some(json!({"a": 2, "b": 0}))), fault("node_attempts of a is 2, the log shows 1"));
     assert_eq!(said("node_attempts", Some(json!({}))), fault("node_attempts of a is left out, the log shows 1"));
     assert_eq!(said("node_attempts", Some(json!({"a": 1, "b": 1}))), fault("node_attempts of b is 1, the log shows 0"));
+    let failed = [clean()[..5].to_vec(), vec![clean()[5].replace('}', r#","exit_code":3}"#)]].concat();
+    archive.write("r1", "transitions.jsonl", log(&failed));
+    assert_eq!(said("exit_code", None), fault("no exit_code; the log shows 3"));
+    assert_eq!(said("exit_code", Some(json!(3))), (0, String::new()));
     archive.write("r1", "summary.json", "[1]");
     assert_eq!(archive.validate().1[0], "runs/r1/summary.json: summary.json is not a JSON object");
     archive.write("r1", "summary.json", summary().to_string());

@@ -122,29 +122,7 @@ fn the_live_run_comes_to_its_end_and_every_log_is_sound() {
     let spawned = of("backup")["spawned"].clone();
     assert_eq!(spawned, serde_json::json!(["mend-backup-331"]));
 
-    // What must run alone did: graph and log are of one producer.
-    let graph = demo.get("/api/runs/release-331/graph");
-    let alone: BTreeSet<&str> = graph["nodes"]
-        .as_array()
-        .expect("nodes")
-        .iter()
-        .filter(|node| node["parallel_safe"] == false)
-        .map(|node| node["id"].as_str().expect("an id"))
-        .collect();
-    assert!(alone.contains("plan"), "{alone:?}");
-    let events = request(&demo.url, ("GET", "/api/runs/release-331/events?limit=5000"), &[], None).text();
-    let (mut running, mut most) = (BTreeSet::new(), 0);
-    for event in events.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")) {
-        let Some(node) = event["node_id"].as_str().map(str::to_owned) else { continue };
-        if event["to"] == "running" {
-            running.insert(node);
-        } else if event["from"] == "running" {
-            running.remove(&node);
-        }
-        most = most.max(running.len());
-        assert!(running.len() < 2 || !running.iter().any(|id| alone.contains(id.as_str())), "{running:?}");
-    }
-    assert!((2..=3).contains(&most), "{most} nodes ran at a time");
+    runs_alone_what_must(&demo, "release-331");
 
     // Timestamps of now, for people who look at "2 minutes ago".
     for key in ["started", "ended"] {
@@ -165,6 +143,33 @@ fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(since.as_millis()).expect("before 9999"))
 }
 
+/// What must run alone did, and the rest side by side: graph and log are of one producer.
+fn runs_alone_what_must(demo: &Demo, run_id: &str) {
+    let graph = demo.get(&format!("/api/runs/{run_id}/graph"));
+    let alone: BTreeSet<&str> = graph["nodes"]
+        .as_array()
+        .expect("nodes")
+        .iter()
+        .filter(|node| node["parallel_safe"] == false)
+        .map(|node| node["id"].as_str().expect("an id"))
+        .collect();
+    assert!(alone.contains("restore-drill"), "{alone:?}");
+    let path = format!("/api/runs/{run_id}/events?limit=5000");
+    let events = request(&demo.url, ("GET", &path), &[], None).text();
+    let (mut running, mut most) = (BTreeSet::new(), 0);
+    for event in events.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")) {
+        let Some(node) = event["node_id"].as_str().map(str::to_owned) else { continue };
+        if event["to"] == "running" {
+            running.insert(node);
+        } else if event["from"] == "running" {
+            running.remove(&node);
+        }
+        most = most.max(running.len());
+        assert!(running.len() < 2 || !running.iter().any(|id| alone.contains(id.as_str())), "{running:?}");
+    }
+    assert!((2..=3).contains(&most), "{most} nodes ran at a time");
+}
+
 /// By turns a run fails and converges; without it the second minute of a demo is like the first.
 #[test]
 fn the_next_live_run_converges() {
@@ -172,6 +177,7 @@ fn the_next_live_run_converges() {
     let run = demo.ended("release-332");
     assert_eq!((&run["outcome"], &run["nodes"]["done"]), (&"clean_with_flake".into(), &12.into()), "{run}");
     assert_eq!(run["flaky_nodes"], serde_json::json!(["backup"]));
+    runs_alone_what_must(&demo, "release-332");
     assert_eq!(demo.ended("drill-332")["parent"]["node_id"], "restore-drill");
     assert_eq!(demo.ended("release-333")["outcome"], "partial");
 }
