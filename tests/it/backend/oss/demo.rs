@@ -188,6 +188,7 @@ fn the_past_has_something_of_everything() {
     let demo = Demo::start(&["--once"]);
     let total = demo.get("/api/runs")["total"].as_u64().expect("a number");
     assert!((30..=60).contains(&total), "{total} runs");
+    assert_eq!(demo.get("/api/runs?q=torn")["total"], 0, "the damaged sample stays out");
     assert!(demo.get("/api/runs?window=24h")["total"].as_u64().is_some_and(|in_a_day| in_a_day >= 5));
     assert!(demo.get("/api/runs?phase=live")["total"].as_u64().is_some_and(|live| live >= 1), "a run plays");
     let verdicts = |path: &str| texts(&demo.get(path), "verdict");
