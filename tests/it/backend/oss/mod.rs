@@ -1,6 +1,7 @@
 //! The oss build for tests: an archive in a temporary folder.
 
 mod archive;
+mod crash;
 mod demo;
 mod door;
 mod serve;
