@@ -24,6 +24,7 @@
 //! - [`contract`]: what a backend must give, with the laws written beside it.
 //! - [`backend`]: the one switch, and its twins `oss` and `cloud`.
 //! - [`live`]: who listens, and what is made once for all of them.
+//! - [`memory`]: answers that hold until the runs change.
 //! - [`services`]: what the server is made of.
 //! - [`http`]: the app factory, the routes, the live feed.
 //! - [`cli`]: the command line.
@@ -37,5 +38,6 @@ pub mod domain;
 pub mod http;
 pub mod insight;
 pub mod live;
+pub mod memory;
 pub mod reduce;
 pub mod services;

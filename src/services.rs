@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::contract::{Access, Backend, Principal, ReadLimit, Store, StoreError};
 use crate::domain::{RunId, Timestamp, parse_line};
 use crate::live::Live;
+use crate::memory::HeldAnswers;
 use crate::reduce::RunState;
 
 /// What the server is made of. Cheap to clone; every worker has one.
@@ -24,6 +25,8 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// What clients are told about this server.
     pub settings: Settings,
+    /// Answers over all runs that still hold.
+    pub held: Arc<HeldAnswers>,
     /// Decoded ingest bytes that may be in flight, over all requests.
     pub ingest_bytes: Arc<Semaphore>,
     /// Turns true when the server stops; every socket says goodbye then.
@@ -82,6 +85,7 @@ impl Services {
                 agent_views: config.agent_views,
                 stall_after_ms: config.stall_after_ms,
             },
+            held: Arc::default(),
             ingest_bytes: Arc::new(Semaphore::new(INGEST_BYTES_IN_FLIGHT)),
             closing: Arc::new(watch::Sender::new(false)),
         }

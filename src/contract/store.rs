@@ -26,6 +26,10 @@ pub trait Store: Send + Sync {
     /// The summaries of all runs that are selected, by start, then run_id, both rising; runs without a start come last.
     async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError>;
 
+    /// A number that is greater after any change of what [`Store::summaries`] gives to this principal: what was made of
+    /// summaries read later than this number still holds while it is the same. `None` where the store cannot tell at once.
+    fn revision(&self, who: &Principal) -> Option<u64>;
+
     /// What lists show of one run.
     async fn summary(&self, who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError>;
 

@@ -1,5 +1,7 @@
 //! What holds across runs: agents, audits, nodes.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
@@ -9,10 +11,12 @@ use super::params::{Params, Window};
 use super::principal::authorize;
 use crate::contract::{Principal, Scope, Selection};
 use crate::domain::event::{AuditResult, Kind};
+use crate::domain::id::sha256_hex;
 use crate::domain::{RunId, Timestamp};
 use crate::insight::agents::{self, AgentOrder, AgentRow};
 use crate::insight::flakiness::{self, AuditRow, NodeRow};
-use crate::reduce::{NodeOutcome, UsageSum};
+use crate::memory::HeldAnswer;
+use crate::reduce::{NodeOutcome, Summary, UsageSum};
 use crate::services::Services;
 
 const ORDERS: &[(&str, AgentOrder)] = &[("severity", AgentOrder::Severity), ("busiest", AgentOrder::Busiest)];
@@ -22,12 +26,15 @@ pub(super) async fn agents(request: HttpRequest, services: web::Data<Services>) 
     let params = Params::parse(request.query_string(), &["window", "sort", "as_of"])?;
     let window = window(&params, &services)?;
     let order = params.choice("sort", "unknown_sort", ORDERS)?.unwrap_or(AgentOrder::Severity);
+    let name = if order == AgentOrder::Busiest { "busiest agents" } else { "agents" };
     // All of history, whatever the window: a regression is measured by what came before.
     let selection = Selection { of_agents: true, ..Selection::default() };
-    let runs = services.store.summaries(&who, selection).await?;
-    let rows = answer::computed(move || agents::agents(&runs, window.from, order)).await?;
-    let items = rows.iter().map(AgentRowView::of).collect();
-    answer::json(&request, &AggregateView { window: window.name, items })
+    let question = Question { name, window, selection };
+    answer(&request, (&services, &who), question, move |runs| {
+        let rows = agents::agents(runs, window.from, order);
+        view(window, rows.iter().map(AgentRowView::of))
+    })
+    .await
 }
 
 pub(super) async fn audits(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
@@ -35,10 +42,12 @@ pub(super) async fn audits(request: HttpRequest, services: web::Data<Services>) 
     let params = Params::parse(request.query_string(), &["window", "as_of"])?;
     let window = window(&params, &services)?;
     let selection = Selection { last_event_from: window.from, ..Selection::default() };
-    let runs = services.store.summaries(&who, selection).await?;
-    let rows = answer::computed(move || flakiness::audits(&runs, window.from)).await?;
-    let items = rows.iter().map(AuditRowView::of).collect();
-    answer::json(&request, &AggregateView { window: window.name, items })
+    let question = Question { name: "audits", window, selection };
+    answer(&request, (&services, &who), question, move |runs| {
+        let rows = flakiness::audits(runs, window.from);
+        view(window, rows.iter().map(AuditRowView::of))
+    })
+    .await
 }
 
 pub(super) async fn nodes(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
@@ -46,10 +55,59 @@ pub(super) async fn nodes(request: HttpRequest, services: web::Data<Services>) -
     let params = Params::parse(request.query_string(), &["window", "as_of"])?;
     let window = window(&params, &services)?;
     let selection = Selection { kind: Some(Kind::Ci), last_event_from: window.from, ..Selection::default() };
-    let runs = services.store.summaries(&who, selection).await?;
-    let rows = answer::computed(move || flakiness::nodes(&runs, window.from)).await?;
-    let items = rows.iter().map(NodeRowView::of).collect();
-    answer::json(&request, &AggregateView { window: window.name, items })
+    let question = Question { name: "nodes", window, selection };
+    answer(&request, (&services, &who), question, move |runs| {
+        let rows = flakiness::nodes(runs, window.from);
+        view(window, rows.iter().map(NodeRowView::of))
+    })
+    .await
+}
+
+/// What is asked of all runs.
+struct Question {
+    /// Tells it from the others.
+    name: &'static str,
+    window: Window,
+    selection: Selection,
+}
+
+/// The answer that is held, if it still holds; else it is computed, by one request for all who ask at the same time.
+async fn answer(
+    request: &HttpRequest,
+    (services, who): (&Services, &Principal),
+    question: Question,
+    rows: impl FnOnce(&[Arc<Summary>]) -> Result<Vec<u8>, ApiError> + Send + 'static,
+) -> Result<HttpResponse, ApiError> {
+    let Question { name, window, selection } = question;
+    let compute = |revision: u64| async move {
+        let runs = services.store.summaries(who, selection).await?;
+        answer::computed(move || {
+            let body = rows(&runs)?;
+            let in_window = runs.iter().filter_map(|run| run.last_event).filter(|last| Some(*last) >= window.from);
+            let until = window.from.and_then(|_| in_window.min());
+            let sha256 = sha256_hex(&body);
+            Ok::<_, ApiError>(HeldAnswer { revision, from: window.from, until, body: body.into(), sha256 })
+        })
+        .await?
+    };
+    // Read before the runs: what changes meanwhile makes the answer newer than it says, never older.
+    let Some(revision) = services.store.revision(who) else {
+        let HeldAnswer { sha256, body, .. } = compute(0).await?;
+        return Ok(answer::json_of(request, &sha256, body));
+    };
+    let slot = services.held.slot(who, &format!("{name} {}", window.name));
+    let mut held = slot.lock().await;
+    let answer = match held.take().filter(|held| held.holds(revision, window.from)) {
+        Some(answer) => answer,
+        None => compute(revision).await?,
+    };
+    let response = answer::json_of(request, &answer.sha256, answer.body.clone());
+    *held = Some(answer);
+    Ok(response)
+}
+
+fn view<T: Serialize>(window: Window, items: impl Iterator<Item = T>) -> Result<Vec<u8>, ApiError> {
+    answer::to_json(&AggregateView { window: window.name, items: items.collect() })
 }
 
 /// A reader, where agents and audits are shown.

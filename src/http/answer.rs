@@ -16,8 +16,13 @@ pub(super) fn json(request: &HttpRequest, body: &impl Serialize) -> Result<HttpR
 /// A JSON answer that is written already; its ETag is that of its own bytes.
 pub(super) fn json_bytes(request: &HttpRequest, body: impl Into<Bytes>) -> HttpResponse {
     let body = body.into();
-    let etag = sha256_hex(&body);
-    send(request, Answer { content_type: "application/json", etag_source: &etag, headers: Vec::new() }, body)
+    let sha256 = sha256_hex(&body);
+    json_of(request, &sha256, body)
+}
+
+/// A JSON answer whose SHA-256 is known already.
+pub(super) fn json_of(request: &HttpRequest, sha256: &str, body: Bytes) -> HttpResponse {
+    send(request, Answer { content_type: "application/json", etag_source: sha256, headers: Vec::new() }, body)
 }
 
 /// Does what takes long away from the threads that serve requests.

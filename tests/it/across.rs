@@ -158,6 +158,29 @@ fn compared(folded: [&Folded; 2]) -> Value {
            "graph": {"added": graph.added, "removed": graph.removed, "changed": graph.changed}})
 }
 
+/// An answer that still holds is not computed again; one moment later it may be another one.
+#[test]
+fn windows_move_on_run_by_run() {
+    let kitchen = backend::empty();
+    let logs: Vec<Log> = [nights(), agents_at_work()].concat().into_iter().step_by(7).collect();
+    logs.iter().for_each(|log| post(&kitchen, log));
+    let last = |log: &Log| log.events.last().and_then(|event| event["ts"].as_str()).and_then(Timestamp::parse);
+    let mut moments: Vec<i64> = logs.iter().filter_map(last).map(Timestamp::millis).collect();
+    moments.sort_unstable();
+    let edges = moments.iter().flat_map(|moment| [-1, 0, 1].map(|by| moment + DAY + by));
+    // Forward as the clock goes, and then back, as a reader of the past may.
+    let edges: Vec<i64> = edges.clone().chain(edges.rev().step_by(4)).collect();
+    for now in edges {
+        let get = |route: &str| kitchen.get(&format!("{route}?window=24h&as_of={}", ts(now))).json();
+        let own = get("/api/agent-runs/aggregate");
+        assert_close(&own, &naive::agents(&logs, now, "24h", "severity"), &format!("agents at {}", ts(now)));
+        let own = get("/api/audit-checkpoints/flakiness");
+        assert_close(&own, &naive::audits(&logs, now, "24h"), &format!("audits at {}", ts(now)));
+        let own = get("/api/nodes/flakiness");
+        assert_close(&own, &naive::nodes(&logs, now, "24h"), &format!("nodes at {}", ts(now)));
+    }
+}
+
 /// Stores a run, as a producer would.
 fn post(kitchen: &Kitchen, log: &Log) {
     let answer = kitchen.post("/v1/ingest/transitions?from_seq=0", &log.bytes());

@@ -198,6 +198,10 @@ impl Store for ArchiveFileBackend {
         self.blocking(move |shared| Ok(list::summaries(&shared.index.listing(), selection))).await
     }
 
+    fn revision(&self, _who: &Principal) -> Option<u64> {
+        Some(self.shared.index.listing().revision())
+    }
+
     async fn summary(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {
         Ok(self.read_all().await?.index.listing().row(run_id).map(Arc::clone))
     }

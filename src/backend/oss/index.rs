@@ -224,6 +224,8 @@ pub(super) struct Listing {
     newest_first: BTreeMap<StartKey, Arc<Summary>>,
     /// The listed runs that a run started, by start.
     children: HashMap<String, BTreeMap<ChildKey, Spawned>>,
+    /// How often a row was set.
+    revision: u64,
 }
 
 /// A row's place among the newest first: nulls last, ties by run_id.
@@ -401,7 +403,13 @@ impl Listing {
         self.children.get(run_id.as_str()).map(|children| children.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// Greater after any change of a row.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     fn set_row(&mut self, run_id: &RunId, row: Option<Arc<Summary>>) {
+        self.revision += 1;
         let old = match &row {
             Some(summary) => self.rows.insert(run_id.clone(), Arc::clone(summary)),
             None => self.rows.remove(run_id),
