@@ -4,6 +4,7 @@
 //! - `golden`: same events, same requests, same bytes; the snapshots are shared by both builds.
 //! - `across`: agents, audits, nodes and comparisons, held against a second opinion.
 //! - `ingest`: exactly once, all or nothing, durable.
+//! - `insight`: what one run tells: each finding, the verdict, moments, a node's recent runs.
 //! - `every_route`: the guards that no address is without.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
 //! - `push`: `kahn push` against a server that can misbehave.
@@ -29,6 +30,7 @@ mod feed;
 mod golden;
 mod imports;
 mod ingest;
+mod insight;
 mod producers;
 mod push;
 mod schema;

@@ -41,16 +41,18 @@ pub(super) fn failing_tools(agent: &AgentState) -> Vec<Finding<'_>> {
     failing
         .map(|(tool_name, tool)| {
             let calls = tool.durations_s.len() as u64;
-            let said = tool.last_error.as_deref().map_or(String::new(), |error| format!(": {}", clipped(error)));
+            let said = match tool.last_error.as_deref().map(str::trim) {
+                None | Some("") => " nothing".to_owned(),
+                Some(error) => format!(": {}", clipped(error)),
+            };
             Finding {
                 kind: FindingKind::FailingTool,
                 severity: Severity::Warning,
                 message: format!(
-                    "{} failed in {} of {}; the last time it said{}.",
+                    "{} failed in {} of {}; the last time it said{said}.",
                     clipped(tool_name),
                     tool.failed,
                     counted(calls, "call"),
-                    if said.is_empty() { " nothing" } else { &said },
                 ),
                 node_ids: Vec::new(),
                 steps: tool.failed_steps.clone(),

@@ -35,15 +35,17 @@ pub(super) fn names(names: &[&str]) -> String {
     }
 }
 
-/// A producer's text on one line, its first [`CLIPPED`] characters; what could turn the sentence around is a space.
+/// A producer's text on one line, its first [`CLIPPED`] characters; what could turn the sentence around is a space, and
+/// spaces in a row are one.
 pub(super) fn clipped(text: &str) -> String {
     let is_harmful = |c: char| {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let text = text.trim();
-    let mut shown: String = text.chars().take(CLIPPED).map(|c| if is_harmful(c) { ' ' } else { c }).collect();
+    let shown: String = text.chars().take(CLIPPED).map(|c| if is_harmful(c) { ' ' } else { c }).collect();
+    let mut line = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.chars().nth(CLIPPED).is_some() {
-        shown.push('…');
+        line.push('…');
     }
-    shown
+    if line.is_empty() { "\"\"".to_owned() } else { line }
 }
