@@ -29,6 +29,10 @@ pub struct Services {
     pub held: Arc<HeldAnswers>,
     /// Decoded ingest bytes that may be in flight, over all requests.
     pub ingest_bytes: Arc<Semaphore>,
+    /// Bytes of large answers that their readers have not taken yet, over all requests.
+    pub answer_bytes: Arc<Semaphore>,
+    /// The same of what is served as it is stored (pages of events, graphs), from the moment that it is read.
+    pub stored_bytes: Arc<Semaphore>,
     /// Turns true when the server stops; every socket says goodbye then.
     closing: Arc<watch::Sender<bool>>,
 }
@@ -68,6 +72,12 @@ impl Clock for SystemClock {
 /// Decoded ingest bytes in flight over all requests (api.md, limits).
 const INGEST_BYTES_IN_FLIGHT: usize = 128 * 1024 * 1024;
 
+/// Bytes of large answers in flight over all requests: those who do not read what they asked for hold no more of the memory.
+const ANSWER_BYTES_IN_FLIGHT: usize = 64 * 1024 * 1024;
+
+/// The same of pages of events and graphs, which are held twice while they are put together.
+const STORED_BYTES_IN_FLIGHT: usize = 96 * 1024 * 1024;
+
 /// How much of a log is read at a time when it is folded again: little enough not to hold up other requests.
 const FOLD_PAGE: ReadLimit = ReadLimit { lines: 2000, bytes: 1024 * 1024 };
 
@@ -87,6 +97,8 @@ impl Services {
             },
             held: Arc::default(),
             ingest_bytes: Arc::new(Semaphore::new(INGEST_BYTES_IN_FLIGHT)),
+            answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_IN_FLIGHT)),
+            stored_bytes: Arc::new(Semaphore::new(STORED_BYTES_IN_FLIGHT)),
             closing: Arc::new(watch::Sender::new(false)),
         }
     }

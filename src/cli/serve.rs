@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{BootError, Config, Serving, Typed};
@@ -68,11 +69,25 @@ pub(super) fn serve(serving: Serving<'_, backend::Options>) -> Result<ExitCode, 
         let stopped = stopped(&ends);
         announce(address);
         listening();
-        http::serve(listener, services, stopped)
+        http::serve(listener, services, most_connections(), stopped)
             .await
             .map_err(|error| BootError::Failure(format!("the server stopped: {error}")))?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Descriptors that are left for files, whatever connections do.
+const DESCRIPTORS_FOR_FILES: usize = 64;
+
+/// How many connections may be open at once. The soft limit on descriptors is meant for programs of another kind, so it is
+/// raised as far as it goes; a quarter of what there is stays for files.
+fn most_connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is refused, what there is has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let descriptors = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
+    let descriptors = descriptors.unwrap_or(usize::MAX);
+    descriptors.saturating_sub((descriptors / 4).max(DESCRIPTORS_FOR_FILES))
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, BootError> {

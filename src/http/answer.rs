@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::room::{Held, Room};
 use crate::domain::id::sha256_hex;
+use crate::services::Services;
 
 /// A JSON answer whose ETag is that of its own bytes.
 pub(super) fn json(request: &HttpRequest, body: &impl Serialize) -> Result<HttpResponse, ApiError> {
@@ -43,8 +45,23 @@ pub(super) struct Answer<'a> {
     pub(super) headers: Vec<(HeaderName, String)>,
 }
 
+/// Answers up to this size count as nothing.
+const SMALL: usize = 64 * 1024;
+
 /// A 200 with this body, or a 304 when the client has it.
 pub(super) fn send(request: &HttpRequest, answer: Answer<'_>, body: Bytes) -> HttpResponse {
+    let Some(services) = request.app_data::<web::Data<Services>>().filter(|_| body.len() > SMALL) else {
+        return send_held(request, answer, Held { bytes: body, room: None });
+    };
+    let mut room = Room::of_answers(services);
+    match room.take(body.len()) {
+        Ok(()) => send_held(request, answer, Held { bytes: body, room: Some(room) }),
+        Err(busy) => HttpResponse::from_error(busy),
+    }
+}
+
+/// The same with a body that has its room already.
+pub(super) fn send_held(request: &HttpRequest, answer: Answer<'_>, body: Held) -> HttpResponse {
     let etag = format!("W/\"{}\"", answer.etag_source.get(..16).unwrap_or(answer.etag_source));
     let is_known = request
         .headers()

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::future::Future;
 use std::net::TcpListener;
+use std::num::NonZero;
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -35,7 +36,7 @@ pub fn app(
 /// Seconds that open requests get to finish once the server stops.
 const DRAIN_S: u64 = 30;
 
-/// Serves on a bound listener until `stop` is done; then tells the sockets, finishes what was read, and returns.
+/// Serves at most so many connections at once on a bound listener; further ones wait outside. Goes on until `stop` is done; then tells the sockets, finishes what was read, and returns.
 ///
 /// # Errors
 ///
@@ -43,6 +44,7 @@ const DRAIN_S: u64 = 30;
 pub async fn serve(
     listener: TcpListener,
     services: Services,
+    most_connections: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let closing = services.clone();
@@ -50,8 +52,11 @@ pub async fn serve(
         stop.await;
         closing.close();
     };
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     HttpServer::new(move || app(services.clone()))
         .on_connect(|stream, _| bound_writes(stream))
+        .workers(workers)
+        .max_connections((most_connections / workers).max(1))
         .shutdown_signal(stop)
         .shutdown_timeout(DRAIN_S)
         .listen(listener)?

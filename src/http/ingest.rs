@@ -2,23 +2,22 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, rt, web};
 use bytes::{Bytes, BytesMut};
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer;
 use super::error::{ApiError, allowed};
 use super::moment::run_id;
 use super::params::Params;
 use super::principal::authorize;
+use super::room::Room;
 use super::view::{AppendedView, PositionView};
 use crate::contract::{GraphPut, Part, Principal, ReadLimit, Scope, StoreError};
 use crate::domain::id::sha256_hex;
@@ -52,7 +51,7 @@ pub(super) async fn transitions(
     require_content_type(&request, "application/x-ndjson")?;
     let is_gzip = is_gzip(&request)?;
     refuse_when_read_only(&services)?;
-    let mut room = Room::new(&services);
+    let mut room = Room::of_ingest(&services);
     let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
     let services = services.get_ref().clone();
     let appended = whole(async move {
@@ -92,7 +91,7 @@ pub(super) async fn put_graph(
         return Err(unsupported_encoding(&[]));
     }
     refuse_when_read_only(&services)?;
-    let mut room = Room::new(&services);
+    let mut room = Room::of_ingest(&services);
     let body = read_body(&request, payload, &mut room, ("graph_too_large", MAX_GRAPH_BYTES)).await?;
     let (services, named) = (services.get_ref().clone(), run_id.clone());
     let written = whole(async move {
@@ -210,30 +209,6 @@ async fn whole<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'st
     })
 }
 
-/// The room that one request's bytes take, of what all requests may take together; given back when it is dropped.
-struct Room {
-    all: Arc<Semaphore>,
-    taken: Option<OwnedSemaphorePermit>,
-}
-
-impl Room {
-    fn new(services: &Services) -> Self {
-        Self { all: Arc::clone(&services.ingest_bytes), taken: None }
-    }
-
-    /// Takes room for so many more bytes.
-    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let busy = || ApiError::overloaded("ingest_busy", "too many batches at once; send it again in a moment");
-        let permits = u32::try_from(bytes).map_err(|_| busy())?;
-        let more = Arc::clone(&self.all).try_acquire_many_owned(permits).map_err(|_| busy())?;
-        match &mut self.taken {
-            Some(taken) => taken.merge(more),
-            taken => *taken = Some(more),
-        }
-        Ok(())
-    }
-}
-
 async fn read_body(
     request: &HttpRequest,
     mut payload: web::Payload,
@@ -262,28 +237,40 @@ async fn read_body(
         .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body took longer than 30 s"))?
 }
 
-/// Decodes in steps, so that a small body cannot make a large one before its limit is looked at.
-fn gunzip(sent: &[u8], room: &mut Room) -> Result<Bytes, ApiError> {
+/// Decodes in steps, so that a small body cannot make a large one before its limit is looked at. A stream may have several
+/// members, but no more than a batch has events: each costs time, however little it holds.
+fn gunzip(mut sent: &[u8], room: &mut Room) -> Result<Bytes, ApiError> {
     let most = MAX_DECODED_BYTES.min(sent.len().saturating_mul(MAX_RATIO));
-    let mut decoder = MultiGzDecoder::new(sent);
+    let invalid = || ApiError::bad_request("invalid_gzip", "the body is no whole gzip stream");
     let mut decoded = BytesMut::new();
     let mut step = vec![0; 64 * 1024];
-    loop {
-        let read = decoder
-            .read(&mut step)
-            .map_err(|_| ApiError::bad_request("invalid_gzip", "the body is no whole gzip stream"))?;
-        if read == 0 {
+    for _ in 0..MAX_BATCH_EVENTS {
+        let mut member = GzDecoder::new(sent);
+        loop {
+            let read = member.read(&mut step).map_err(|_| invalid())?;
+            if read == 0 {
+                break;
+            }
+            keep(step.get(..read).unwrap_or_default(), &mut decoded, most, room)?;
+        }
+        sent = member.into_inner();
+        if sent.is_empty() {
             return Ok(decoded.freeze());
         }
-        if decoded.len() + read > most {
-            let detail = format!(
-                "the body decodes to more than {MAX_RATIO} times its size, or more than {MAX_DECODED_BYTES} bytes"
-            );
-            return Err(ApiError::too_large("batch_too_large", detail, most));
-        }
-        room.take(read)?;
-        decoded.extend_from_slice(step.get(..read).unwrap_or_default());
     }
+    let detail = format!("the body is more than {MAX_BATCH_EVENTS} gzip streams in a row");
+    Err(ApiError::too_large("batch_too_large", detail, MAX_BATCH_EVENTS))
+}
+
+fn keep(step: &[u8], decoded: &mut BytesMut, most: usize, room: &mut Room) -> Result<(), ApiError> {
+    if decoded.len() + step.len() > most {
+        let detail =
+            format!("the body decodes to more than {MAX_RATIO} times its size, or more than {MAX_DECODED_BYTES} bytes");
+        return Err(ApiError::too_large("batch_too_large", detail, most));
+    }
+    room.take(step.len())?;
+    decoded.extend_from_slice(step);
+    Ok(())
 }
 
 /// A batch whose every line was accepted, by run in order of appearance.

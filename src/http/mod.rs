@@ -15,6 +15,7 @@ mod nodes;
 mod pages;
 mod params;
 mod principal;
+mod room;
 mod routes;
 mod runs;
 mod view;

@@ -10,10 +10,11 @@ use super::error::ApiError;
 use super::moment::{Asked, run_id};
 use super::params::Params;
 use super::principal::authorize;
+use super::room::{Held, Room};
 use super::view::{ProblemsView, RunView};
 use crate::contract::{ReadLimit, Scope};
-use crate::domain::MAX_INT;
 use crate::domain::id::sha256_hex;
+use crate::domain::{MAX_GRAPH_BYTES, MAX_INT, MAX_LINE_BYTES};
 use crate::services::Services;
 
 const DEFAULT_EVENTS: u64 = 500;
@@ -37,6 +38,10 @@ pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) 
     let limit = params.int("limit", "invalid_limit", (1, MAX_EVENTS))?.unwrap_or(DEFAULT_EVENTS);
     let run_id = run_id(&request)?;
     let read_limit = ReadLimit { lines: usize::try_from(limit).unwrap_or(usize::MAX), bytes: MAX_EVENT_BYTES };
+    let most = (MAX_EVENT_BYTES + MAX_LINE_BYTES).min(read_limit.lines.saturating_mul(MAX_LINE_BYTES + 1));
+    let mut room = Room::of_stored(&services);
+    // The lines, and the body that is made of them.
+    room.wait(2 * most).await?;
     let page = services.store.read(&who, &run_id, from_seq, read_limit).await?.ok_or_else(ApiError::unknown_run)?;
     let next = from_seq.min(page.next_seq) + page.lines.len() as u64;
     let log_id = page.log_id.as_ref().map_or("", |log_id| log_id.as_str());
@@ -52,21 +57,22 @@ pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) 
         headers.push((header::LINK, link));
     }
     let etag = sha256_hex(format!("{log_id}:{from_seq}:{next}").as_bytes());
-    Ok(answer::send(
-        &request,
-        Answer { content_type: "application/x-ndjson", etag_source: &etag, headers },
-        body.freeze(),
-    ))
+    room.shrink_to(body.len());
+    let answer = Answer { content_type: "application/x-ndjson", etag_source: &etag, headers };
+    Ok(answer::send_held(&request, answer, Held { bytes: body.freeze(), room: Some(room) }))
 }
 
 pub(super) async fn graph(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = authorize(&services, &request, Scope::Read).await?;
     Params::parse(request.query_string(), &["as_of"])?.ts("as_of", "invalid_as_of")?;
     let run_id = run_id(&request)?;
+    let mut room = Room::of_stored(&services);
+    room.wait(MAX_GRAPH_BYTES).await?;
     let graph = services.store.graph(&who, &run_id).await?.ok_or_else(ApiError::unknown_run)?;
     let graph = graph.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "no_graph", "this run has no graph.json"))?;
     let answer = Answer { content_type: "application/json", etag_source: &graph.sha256, headers: Vec::new() };
-    Ok(answer::send(&request, answer, graph.bytes))
+    room.shrink_to(graph.bytes.len());
+    Ok(answer::send_held(&request, answer, Held { bytes: graph.bytes, room: Some(room) }))
 }
 
 pub(super) async fn problems(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {

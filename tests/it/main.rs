@@ -6,6 +6,7 @@
 //! - `ingest`: exactly once, all or nothing, durable.
 //! - `insight`: what one run tells: each finding, the verdict, moments, a node's recent runs.
 //! - `every_route`: the guards that no address is without.
+//! - `hostile`: bodies, cursors and clients that mean harm.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
 //! - `push`: `kahn push` against a server that can misbehave.
 //! - `cli`: what all commands have in common; `kahn mode`, completions, exit codes.
@@ -28,6 +29,7 @@ mod every_route;
 mod facts;
 mod feed;
 mod golden;
+mod hostile;
 mod imports;
 mod ingest;
 mod insight;

@@ -111,6 +111,11 @@ impl Server {
         peak.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it at once, as a crash would.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

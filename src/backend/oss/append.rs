@@ -47,6 +47,12 @@ fn try_append(shared: &Shared, batch: &[Part]) -> Result<Option<Appended>, Store
         let Some(claim) = claims.get_mut(&part.run_id) else { return Ok(None) };
         if *duplicates < part.lines.len() {
             claim.mark(&archive)?;
+            claim.open()?;
+        }
+    }
+    for (part, duplicates) in batch.iter().zip(&duplicates) {
+        let Some(claim) = claims.get_mut(&part.run_id) else { return Ok(None) };
+        if *duplicates < part.lines.len() {
             claim.append(&part.lines[*duplicates..])?;
         }
     }

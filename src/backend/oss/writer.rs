@@ -205,6 +205,11 @@ impl Claim {
         Ok(())
     }
 
+    /// Opens the log. A batch opens all of its logs before it writes to one: a lack of descriptors must not leave half of it.
+    pub(super) fn open(&mut self) -> Result<(), StoreError> {
+        self.open_log().map(|_| ())
+    }
+
     /// Appends whole lines in one write.
     pub(super) fn append(&mut self, lines: &[Bytes]) -> Result<(), StoreError> {
         let mut text = Vec::with_capacity(lines.iter().map(|line| line.len() + 1).sum());

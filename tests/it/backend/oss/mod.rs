@@ -4,6 +4,7 @@ mod archive;
 mod crash;
 mod demo;
 mod door;
+mod late;
 mod serve;
 
 use std::path::Path;
