@@ -73,10 +73,10 @@ impl Clock for SystemClock {
 const INGEST_BYTES_IN_FLIGHT: usize = 128 * 1024 * 1024;
 
 /// Bytes of large answers in flight over all requests: those who do not read what they asked for hold no more of the memory.
-const ANSWER_BYTES_IN_FLIGHT: usize = 64 * 1024 * 1024;
+const ANSWER_BYTES_IN_FLIGHT: usize = 48 * 1024 * 1024;
 
 /// The same of pages of events and graphs, which are held twice while they are put together.
-const STORED_BYTES_IN_FLIGHT: usize = 96 * 1024 * 1024;
+const STORED_BYTES_IN_FLIGHT: usize = 64 * 1024 * 1024;
 
 /// How much of a log is read at a time when it is folded again: little enough not to hold up other requests.
 const FOLD_PAGE: ReadLimit = ReadLimit { lines: 2000, bytes: 1024 * 1024 };

@@ -10,6 +10,7 @@ mod push;
 mod serve;
 mod validate;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
@@ -55,7 +56,11 @@ static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} ({})", env!("CAR
 /// Runs the program: parse, check the mode, hand over, map an error to an exit code.
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info,actix_http=off"))
-        .format_target(false)
+        .format(|out, record| {
+            let (now, level) = (out.timestamp_seconds(), record.level());
+            let style = out.default_level_style(level);
+            writeln!(out, "[{now} {style}{level:<5}{style:#}] {}", one_line(&record.args().to_string()))
+        })
         .init();
     let cli = Cli::parse();
     let done = check_mode(cli.mode.as_deref()).and_then(|()| match cli.command {
@@ -72,6 +77,21 @@ pub fn main() -> ExitCode {
         report(&error);
         ExitCode::from(error.exit_code())
     })
+}
+
+/// A message as one line that steers no terminal: some of its words may be a client's, a file's or a database's.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for character in message.chars() {
+        // Marks that turn the direction of writing hide what stands behind them.
+        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if character.is_control() || turns {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 #[expect(clippy::print_stderr, reason = "a refusal goes to the person who typed the command")]

@@ -19,6 +19,9 @@ use crate::domain::RunId;
 /// An empty file that says: this log is kahn's.
 const MARKER: &str = ".kahn-writer";
 
+/// About how much is written at once.
+const WRITE: usize = 4 * 1024 * 1024;
+
 const NEW_FOLDER: Mode = Mode::from_raw_mode(0o755);
 const NEW_FILE: Mode = Mode::from_raw_mode(0o644);
 
@@ -210,10 +213,15 @@ impl Claim {
         self.open_log().map(|_| ())
     }
 
-    /// Appends whole lines in one write.
+    /// Appends whole lines, in few writes: a large batch is not held a second time.
     pub(super) fn append(&mut self, lines: &[Bytes]) -> Result<(), StoreError> {
-        let mut text = Vec::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
+        let size: usize = lines.iter().map(|line| line.len() + 1).sum();
+        let mut text = Vec::with_capacity(size.min(WRITE));
         for line in lines {
+            if !text.is_empty() && text.len() + line.len() >= WRITE {
+                self.write(&text)?;
+                text.clear();
+            }
             text.extend_from_slice(line);
             text.push(b'\n');
         }

@@ -5,6 +5,7 @@ mod crash;
 mod demo;
 mod door;
 mod late;
+mod scarce;
 mod serve;
 
 use std::path::Path;
