@@ -223,6 +223,38 @@ impl Archive {
         }
     }
 
+    /// Opens a run's log; one call of the system where it knows how to follow no link on the whole way.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and cannot be opened.
+    pub fn log(&self, run_id: &RunId) -> Result<Found<LogFile>, ReaderError> {
+        #[cfg(target_os = "linux")]
+        if let Some(runs) = &self.runs {
+            let path = format!("{run_id}/{LOG}");
+            let links = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
+            // What does not open so is asked about step by step.
+            if let Ok(file) = rustix::fs::openat2(runs, &path, READ_ONLY, Mode::empty(), links) {
+                let name = format!("{RUNS}/{path}");
+                return Ok(match regular(file).map_err(|error| ReaderError::io(name.clone(), error))? {
+                    Found::File((file, identity)) => Found::File(LogFile::new(file, identity, name)),
+                    Found::Nothing => Found::Nothing,
+                    Found::NotRegular => Found::NotRegular,
+                });
+            }
+        }
+        self.run(run_id)?.map_or(Ok(Found::Nothing), |folder| folder.log())
+    }
+
+    /// What a run's graph.json looks like from outside.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses for another reason than that there is nothing.
+    pub fn graph_identity(&self, run_id: &RunId) -> Result<Option<Identity>, ReaderError> {
+        self.runs.as_ref().map_or(Ok(None), |runs| identity_at(runs.as_fd(), run_id, GRAPH))
+    }
+
     /// What a run's files look like from outside; opens nothing, so that a run that did not change costs two stats.
     ///
     /// # Errors
@@ -230,14 +262,7 @@ impl Archive {
     /// When the system refuses for another reason than that there is nothing.
     pub fn glance(&self, run_id: &RunId) -> Result<Glance, ReaderError> {
         let Some(runs) = &self.runs else { return Ok(Glance::default()) };
-        let look = |name: &str| {
-            let path = format!("{run_id}/{name}");
-            match rustix::fs::statat(runs, &path, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => Ok(Some(Identity::of(&stat))),
-                Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => Ok(None),
-                Err(error) => Err(ReaderError::io(format!("{RUNS}/{path}"), error)),
-            }
-        };
+        let look = |name| identity_at(runs.as_fd(), run_id, name);
         Ok(Glance { log: look(LOG)?, graph: look(GRAPH)? })
     }
 
@@ -259,6 +284,28 @@ pub struct Listing {
     pub run_ids: Vec<RunId>,
     /// What is no run folder: a link, a file, a folder whose name is no run_id. Names may be hostile.
     pub others: Vec<String>,
+}
+
+fn identity_at(runs: BorrowedFd<'_>, run_id: &RunId, name: &str) -> Result<Option<Identity>, ReaderError> {
+    let path = format!("{run_id}/{name}");
+    match rustix::fs::statat(runs, &path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(Identity::of(&stat))),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(ReaderError::io(format!("{RUNS}/{path}"), error)),
+    }
+}
+
+/// Non-blocking: opening a FIFO that nobody writes would wait for ever.
+const READ_ONLY: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// The file, if it is one.
+fn regular(file: OwnedFd) -> Result<Found<(File, Identity)>, Errno> {
+    let stat = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(Found::NotRegular);
+    }
+    Ok(Found::File((File::from(file), Identity::of(&stat))))
 }
 
 /// What a run's files look like from outside.
@@ -416,21 +463,15 @@ impl RunFolder {
     }
 
     fn open(&self, name: &str) -> Result<Found<(File, Identity)>, ReaderError> {
-        // Non-blocking: opening a FIFO that nobody writes would wait for ever.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let refused = |error: Errno| ReaderError::io(self.name_of(name), error);
-        let file = match rustix::fs::openat(&self.folder, name, flags, Mode::empty()) {
+        let file = match rustix::fs::openat(&self.folder, name, READ_ONLY, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(Found::Nothing),
             // A link; a socket; a device without a driver.
             Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => return Ok(Found::NotRegular),
             Err(error) => return Err(refused(error)),
         };
-        let stat = rustix::fs::fstat(&file).map_err(refused)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Ok(Found::NotRegular);
-        }
-        Ok(Found::File((File::from(file), Identity::of(&stat))))
+        regular(file).map_err(refused)
     }
 }
 

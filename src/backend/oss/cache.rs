@@ -91,8 +91,7 @@ fn line_of(head: &str, entry: &Entry) -> Result<String, serde_json::Error> {
 fn entry_of(head: &str, line: &str) -> Option<Entry> {
     let line = line.strip_suffix(',').unwrap_or(line);
     let (sum, text) = line.strip_prefix("[\"")?.strip_suffix(']')?.split_once("\",")?;
-    // The checksum as it was printed, not merely the same number.
-    if sum != format!("{:08x}", checksum(head, text)) {
+    if u32::from_str_radix(sum, 16) != Ok(checksum(head, text)) {
         return None;
     }
     serde_json::from_str(text).ok()
@@ -210,20 +209,18 @@ fn adopt(index: &Index, archive: &Archive, entry: Entry) -> Result<(), crate::ar
     if RunId::parse(run_id.as_str()).is_none() {
         return Ok(());
     }
-    let glance = archive.glance(&run_id)?;
     let stamp = |identity: &Option<Identity>| identity.as_ref().map(Stamp::of);
-    if stamp(&glance.log) != entry.log || stamp(&glance.graph) != entry.graph {
-        return Ok(());
-    }
-    let found = match archive.run(&run_id)? {
-        Some(folder) => folder.log()?,
-        None => return Ok(()),
+    let (log, is_same) = match archive.log(&run_id)? {
+        Found::File(log) => {
+            let identity = Some(log.identity());
+            let is_same = stamp(&identity) == entry.log && entry.fits() && Ends::of(&log)? == entry.ends;
+            (identity, is_same)
+        }
+        Found::Nothing => (None, entry.log.is_none() && entry.ends == Ends::default()),
+        Found::NotRegular => (None, false),
     };
-    let is_same = match found {
-        Found::File(log) => Some(log.identity()) == glance.log && entry.fits() && Ends::of(&log)? == entry.ends,
-        Found::Nothing => glance.log.is_none() && entry.ends == Ends::default(),
-        Found::NotRegular => false,
-    };
+    let glance = Glance { log, graph: archive.graph_identity(&run_id)? };
+    let is_same = is_same && stamp(&glance.graph) == entry.graph;
     if is_same {
         let seen = Seen { identity: glance.log, offset: entry.offset, first: entry.first, edge: entry.edge };
         let data = RunData { seen, ends: Some(entry.ends), ..RunData::cold(entry.summary, entry.ledger) };

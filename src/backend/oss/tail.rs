@@ -126,7 +126,7 @@ pub(super) struct Ends {
 }
 
 /// How much is read at a time in search of a line's end. A line over the limit counts only so far.
-const WINDOWS: [usize; 3] = [4 * 1024, 64 * 1024, MAX_LINE_BYTES + 4 * 1024];
+const WINDOWS: [usize; 3] = [1024, 64 * 1024, MAX_LINE_BYTES + 4 * 1024];
 
 impl Ends {
     /// Of a log as it was when it was opened.
