@@ -8,6 +8,7 @@
 //!   backend   keeps the line byte for byte (a file, or a row), and feeds it to
 //!   reduce    state + event -> state, and the summary that lists show
 //!   insight   pure questions over states and summaries
+//!   memory    answers that were finished before, while they hold
 //!   services  what every route uses
 //!   http      JSON, NDJSON, frames of the live feed
 //!   ui        the files that a browser gets
@@ -24,7 +25,7 @@
 //! - [`contract`]: what a backend must give, with the laws written beside it.
 //! - [`backend`]: the one switch, and its twins `oss` and `cloud`.
 //! - [`live`]: who listens, and what is made once for all of them.
-//! - [`memory`]: answers that hold until the runs change.
+//! - [`memory`]: finished answers, held while they are still the answer.
 //! - [`services`]: what the server is made of.
 //! - [`http`]: the app factory, the routes, the live feed.
 //! - [`cli`]: the command line.

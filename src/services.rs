@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::contract::{Access, Backend, Principal, ReadLimit, Store, StoreError};
 use crate::domain::{RunId, Timestamp, parse_line};
 use crate::live::Live;
-use crate::memory::HeldAnswers;
+use crate::memory::Memory;
 use crate::reduce::RunState;
 
 /// What the server is made of. Cheap to clone; every worker has one.
@@ -23,10 +23,10 @@ pub struct Services {
     pub live: Live,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// What is held of finished answers.
+    pub memory: Arc<Memory>,
     /// What clients are told about this server.
     pub settings: Settings,
-    /// Answers over all runs that still hold.
-    pub held: Arc<HeldAnswers>,
     /// Decoded ingest bytes that may be in flight, over all requests.
     pub ingest_bytes: Arc<Semaphore>,
     /// Bytes of large answers that their readers have not taken yet, over all requests.
@@ -89,13 +89,13 @@ impl Services {
             store: backend.store,
             access: backend.access,
             clock,
+            memory: Arc::new(Memory::new()),
             settings: Settings {
                 mode,
                 read_only: backend.read_only,
                 agent_views: config.agent_views,
                 stall_after_ms: config.stall_after_ms,
             },
-            held: Arc::default(),
             ingest_bytes: Arc::new(Semaphore::new(INGEST_BYTES_IN_FLIGHT)),
             answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_IN_FLIGHT)),
             stored_bytes: Arc::new(Semaphore::new(STORED_BYTES_IN_FLIGHT)),

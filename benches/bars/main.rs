@@ -5,6 +5,7 @@
 //!
 //! - `--quick`: a tenth of the archives, a third of the rounds.
 //! - `--only NAME`: rows of one group; may be repeated. `--list` names the groups.
+//! - `load ADDRESS PATH SECONDS`: only asks, so that a server can be profiled under it.
 //! - `generate DIR --runs N [--short] [--seed S]`: only writes an archive.
 
 #![expect(
@@ -70,6 +71,10 @@ fn main() {
             sockets::clients(address, count(healthy), count(stuck));
         }
         ["generate", root, options @ ..] => generate_only(Path::new(root), options),
+        ["load", address, path, seconds] => {
+            let time = std::time::Duration::from_secs(seconds.parse().expect("seconds"));
+            println!("{:?}", http::load(address, &[(*path).to_owned()], 64, time));
+        }
         ["--list"] => GROUPS.iter().for_each(|(name, _)| println!("{name}")),
         options => measure_all(options),
     }

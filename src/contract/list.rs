@@ -102,6 +102,16 @@ pub struct ListPage {
     pub total: u64,
     /// Whether rows follow behind the last item.
     pub more: bool,
+    /// The first moment after the query's now at which time alone may bring a run into the list or take one out; `None`:
+    /// there is none. A store that does not know says now.
+    pub changes_at: Option<Timestamp>,
+}
+
+/// When this run leaves a window that begins at `from` and ends at `now`, as now goes on; `None`: it is not in it.
+pub fn leaves_window_at(run: &Summary, from: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let last = run.last_event.filter(|last| *last >= from)?;
+    let length = now.millis().saturating_sub(from.millis());
+    Some(Timestamp::from_millis(last.millis().saturating_add(length).saturating_add(1)))
 }
 
 /// Which runs an aggregate is made of; every member that is given must fit.
@@ -141,6 +151,20 @@ impl Filter {
             && self.since.is_none_or(|since| run.started.is_some_and(|started| started >= since))
             && self.until.is_none_or(|until| run.started.is_some_and(|started| started < until))
             && self.started_by.is_none_or(|by| run.started.is_none_or(|started| started <= by))
+    }
+}
+
+impl Filter {
+    /// Whether now has a part in who is in the list.
+    pub fn depends_on_now(&self) -> bool {
+        self.last_event_from.is_some() || self.phase.is_some()
+    }
+
+    /// The first moment after now at which this run may come into the list or leave it by time alone.
+    pub fn changes_at(&self, run: &Summary) -> Option<Timestamp> {
+        let leaves = self.last_event_from.and_then(|from| leaves_window_at(run, from, self.now));
+        let stalls = self.phase.and_then(|_| run.stalls_at(self.stall_after_ms));
+        [leaves, stalls].into_iter().flatten().filter(|at| *at > self.now).min()
     }
 }
 

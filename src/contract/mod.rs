@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 pub use access::{Access, Principal, PrincipalKind, Refusal, RequestFacts, Scope, Tenant};
 pub use description::Description;
-pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey};
+pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey, leaves_window_at};
 pub use store::{
-    Appended, Change, Changes, GraphFile, GraphPut, Lines, Loaded, Part, Problems, ReadLimit, Spawned, Store,
+    About, Appended, Change, Changes, GraphFile, GraphPut, Lines, Loaded, Part, Problems, ReadLimit, Spawned, Store,
     StoreError, WrittenTo,
 };
 

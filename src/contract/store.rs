@@ -26,10 +26,6 @@ pub trait Store: Send + Sync {
     /// The summaries of all runs that are selected, by start, then run_id, both rising; runs without a start come last.
     async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError>;
 
-    /// A number that is greater after any change of what [`Store::summaries`] gives to this principal: what was made of
-    /// summaries read later than this number still holds while it is the same. `None` where the store cannot tell at once.
-    fn revision(&self, who: &Principal) -> Option<u64>;
-
     /// What lists show of one run.
     async fn summary(&self, who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError>;
 
@@ -70,8 +66,25 @@ pub trait Store: Send + Sync {
     /// a change that happened after this call returned is followed by an item.
     async fn follow(&self, who: &Principal) -> Result<Changes, StoreError>;
 
+    /// Tells answers that are still good from others: while it stays the same number, [`Store::list`] and
+    /// [`Store::summaries`] (of everything), or [`Store::load`], [`Store::spawned`] and [`Store::read`] (of a run), give this
+    /// principal what they gave before. `None`: the store cannot tell at once, or there is no such run.
+    ///
+    /// It only ever grows, and has grown before anybody is told of the change: by an acknowledged write, or by
+    /// [`Store::follow`].
+    fn revision(&self, who: &Principal, of: About<'_>) -> Option<u64>;
+
     /// Whether the storage answers.
     async fn ready(&self) -> Result<(), StoreError>;
+}
+
+/// What a revision is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About<'a> {
+    /// All runs of the principal.
+    Everything,
+    /// One run, and the runs that it started.
+    Run(&'a RunId),
 }
 
 /// A stream of wake-ups; it ends when the store stops.

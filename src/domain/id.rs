@@ -11,6 +11,13 @@ use sha2::{Digest, Sha256};
 #[serde(transparent)]
 pub struct RunId(Arc<str>);
 
+/// So that a map by run_id is asked with a plain string.
+impl std::borrow::Borrow<str> for RunId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl RunId {
     /// The id, or `None` when the text does not fit the pattern.
     pub fn parse(text: &str) -> Option<Self> {

@@ -7,15 +7,15 @@ use serde::Serialize;
 
 use super::answer;
 use super::error::ApiError;
+use super::held::{self, Question};
 use super::params::{Params, Window};
 use super::principal::authorize;
-use crate::contract::{Principal, Scope, Selection};
+use crate::contract::{About, Principal, Scope, Selection, leaves_window_at};
 use crate::domain::event::{AuditResult, Kind};
-use crate::domain::id::sha256_hex;
 use crate::domain::{RunId, Timestamp};
 use crate::insight::agents::{self, AgentOrder, AgentRow};
 use crate::insight::flakiness::{self, AuditRow, NodeRow};
-use crate::memory::HeldAnswer;
+use crate::memory::Span;
 use crate::reduce::{NodeOutcome, Summary, UsageSum};
 use crate::services::Services;
 
@@ -23,14 +23,16 @@ const ORDERS: &[(&str, AgentOrder)] = &[("severity", AgentOrder::Severity), ("bu
 
 pub(super) async fn agents(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = reader_of_agents(&services, &request).await?;
+    let question = Question::of(&services, &who, &request, About::Everything);
+    if let Some((_, answer)) = question.held() {
+        return Ok(held::send(&request, &answer));
+    }
     let params = Params::parse(request.query_string(), &["window", "sort", "as_of"])?;
-    let window = window(&params, &services)?;
+    let (window, sameness) = window(&params, question.now)?;
     let order = params.choice("sort", "unknown_sort", ORDERS)?.unwrap_or(AgentOrder::Severity);
-    let name = if order == AgentOrder::Busiest { "busiest agents" } else { "agents" };
     // All of history, whatever the window: a regression is measured by what came before.
     let selection = Selection { of_agents: true, ..Selection::default() };
-    let question = Question { name, window, selection };
-    answer(&request, (&services, &who), question, move |runs| {
+    answer(&request, (&services, &who), (selection, sameness), move |runs| {
         let rows = agents::agents(runs, window.from, order);
         view(window, rows.iter().map(AgentRowView::of))
     })
@@ -39,11 +41,14 @@ pub(super) async fn agents(request: HttpRequest, services: web::Data<Services>) 
 
 pub(super) async fn audits(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = reader_of_agents(&services, &request).await?;
+    let question = Question::of(&services, &who, &request, About::Everything);
+    if let Some((_, answer)) = question.held() {
+        return Ok(held::send(&request, &answer));
+    }
     let params = Params::parse(request.query_string(), &["window", "as_of"])?;
-    let window = window(&params, &services)?;
+    let (window, sameness) = window(&params, question.now)?;
     let selection = Selection { last_event_from: window.from, ..Selection::default() };
-    let question = Question { name: "audits", window, selection };
-    answer(&request, (&services, &who), question, move |runs| {
+    answer(&request, (&services, &who), (selection, sameness), move |runs| {
         let rows = flakiness::audits(runs, window.from);
         view(window, rows.iter().map(AuditRowView::of))
     })
@@ -52,58 +57,36 @@ pub(super) async fn audits(request: HttpRequest, services: web::Data<Services>) 
 
 pub(super) async fn nodes(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = authorize(&services, &request, Scope::Read).await?;
+    let question = Question::of(&services, &who, &request, About::Everything);
+    if let Some((_, answer)) = question.held() {
+        return Ok(held::send(&request, &answer));
+    }
     let params = Params::parse(request.query_string(), &["window", "as_of"])?;
-    let window = window(&params, &services)?;
+    let (window, sameness) = window(&params, question.now)?;
     let selection = Selection { kind: Some(Kind::Ci), last_event_from: window.from, ..Selection::default() };
-    let question = Question { name: "nodes", window, selection };
-    answer(&request, (&services, &who), question, move |runs| {
+    answer(&request, (&services, &who), (selection, sameness), move |runs| {
         let rows = flakiness::nodes(runs, window.from);
         view(window, rows.iter().map(NodeRowView::of))
     })
     .await
 }
 
-/// What is asked of all runs.
-struct Question {
-    /// Tells it from the others.
-    name: &'static str,
-    window: Window,
-    selection: Selection,
-}
-
-/// The answer that is held, if it still holds; else it is computed, by one request for all who ask at the same time.
+/// The answer, made by one request for all who ask the same at the same time.
 async fn answer(
     request: &HttpRequest,
     (services, who): (&Services, &Principal),
-    question: Question,
+    (selection, sameness): (Selection, Sameness),
     rows: impl FnOnce(&[Arc<Summary>]) -> Result<Vec<u8>, ApiError> + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
-    let Question { name, window, selection } = question;
-    let compute = |revision: u64| async move {
-        let runs = services.store.summaries(who, selection).await?;
-        answer::computed(move || {
-            let body = rows(&runs)?;
-            let in_window = runs.iter().filter_map(|run| run.last_event).filter(|last| Some(*last) >= window.from);
-            let until = window.from.and_then(|_| in_window.min());
-            let sha256 = sha256_hex(&body);
-            Ok::<_, ApiError>(HeldAnswer { revision, from: window.from, until, body: body.into(), sha256 })
-        })
-        .await?
-    };
-    // Read before the runs: what changes meanwhile makes the answer newer than it says, never older.
-    let Some(revision) = services.store.revision(who) else {
-        let HeldAnswer { sha256, body, .. } = compute(0).await?;
-        return Ok(answer::json_of(request, &sha256, body));
-    };
-    let slot = services.held.slot(who, &format!("{name} {}", window.name));
-    let mut held = slot.lock().await;
-    let answer = match held.take().filter(|held| held.holds(revision, window.from)) {
-        Some(answer) => answer,
-        None => compute(revision).await?,
-    };
-    let response = answer::json_of(request, &answer.sha256, answer.body.clone());
-    *held = Some(answer);
-    Ok(response)
+    let ask = || Question::of(services, who, request, About::Everything);
+    let _turn = ask().turn().await;
+    let question = ask();
+    if let Some((_, answer)) = question.held() {
+        return Ok(held::send(request, &answer));
+    }
+    let runs = services.store.summaries(who, selection).await?;
+    let (body, span) = answer::computed(move || (rows(&runs), sameness.of(&runs))).await?;
+    Ok(held::send(request, &question.hold_json(span, body?)))
 }
 
 fn view<T: Serialize>(window: Window, items: impl Iterator<Item = T>) -> Result<Vec<u8>, ApiError> {
@@ -116,9 +99,27 @@ async fn reader_of_agents(services: &Services, request: &HttpRequest) -> Result<
     if services.settings.agent_views { Ok(who) } else { Err(ApiError::agent_views_off()) }
 }
 
-fn window(params: &Params, services: &Services) -> Result<Window, ApiError> {
-    let now = params.ts("as_of", "invalid_as_of")?.unwrap_or_else(|| services.clock.now());
-    params.window(now)
+/// The window, and when the same runs are in it.
+fn window(params: &Params, asked_now: Timestamp) -> Result<(Window, Sameness), ApiError> {
+    let as_of = params.ts("as_of", "invalid_as_of")?;
+    let window = params.window(as_of.unwrap_or(asked_now))?;
+    let from = window.from.filter(|_| as_of.is_none());
+    Ok((window, Sameness { from, now: asked_now }))
+}
+
+/// A window that moves with now; or none, or one that the request says where it ends.
+#[derive(Debug, Clone, Copy)]
+struct Sameness {
+    from: Option<Timestamp>,
+    now: Timestamp,
+}
+
+impl Sameness {
+    /// The span over which the same of these runs are in the window.
+    fn of(self, runs: &[Arc<Summary>]) -> Span {
+        let Some(from) = self.from else { return Span::ALWAYS };
+        Span::from(self.now, runs.iter().filter_map(|run| leaves_window_at(run, from, self.now)).min())
+    }
 }
 
 /// Rows over a window.

@@ -4,6 +4,8 @@ use std::any::Any;
 use std::future::Future;
 use std::net::TcpListener;
 use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -11,7 +13,7 @@ use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Compress, Next, from_fn};
-use actix_web::{App, Error, HttpServer, web};
+use actix_web::{App, Error, HttpMessage as _, HttpServer, web};
 
 use super::error::ApiError;
 use super::ingest::{announced_length, unsupported_encoding};
@@ -27,6 +29,7 @@ pub fn app(
 > {
     App::new()
         .app_data(web::Data::new(services))
+        .app_data(web::Data::new(RequestIds::new()))
         .configure(routes)
         .wrap(Compress::default())
         .wrap(from_fn(door))
@@ -89,16 +92,18 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers on everything. Event text is hostile: no inline script or style, no other origin, no frame.
-const HEADERS: &[(&str, &str)] = &[
+static HEADERS: [(HeaderName, HeaderValue); 5] = [
     (
-        "content-security-policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
     ),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-    ("cross-origin-resource-policy", "same-origin"),
-    ("cross-origin-opener-policy", "same-origin"),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin")),
+    (header::CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin")),
 ];
 
 /// The longest target, in bytes (api.md, limits).
@@ -143,16 +148,17 @@ fn unfit_body(request: &ServiceRequest) -> Option<ApiError> {
 
 /// Outermost: gives the request its id, writes problems with it, and puts the headers on.
 async fn finish(
+    ids: web::Data<RequestIds>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let id = request_id(&request);
+    let id = ids.of(&request);
     // Where no response comes back the request is gone too, so its problem goes round the end of this function.
     let stray = |problem: ApiError| -> Error {
         let problem = problem.answering(&id);
-        let guarded = HEADERS
-            .iter()
-            .fold(problem, |problem, (name, value)| problem.header(HeaderName::from_static(name), (*value).to_owned()));
+        let guarded = HEADERS.iter().fold(problem, |problem, (name, value)| {
+            problem.header(name.clone(), value.to_str().unwrap_or_default().to_owned())
+        });
         guarded.into()
     };
     let response = match tokio::time::timeout(REQUEST_DEADLINE, next.call(request)).await {
@@ -183,10 +189,10 @@ async fn finish(
         None => response,
     };
     let headers = response.headers_mut();
-    for (name, value) in HEADERS {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    for (name, value) in &HEADERS {
+        headers.insert(name.clone(), value.clone());
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    if let Ok(value) = HeaderValue::try_from(id) {
         headers.insert(X_REQUEST_ID, value);
     }
     Ok(response)
@@ -201,25 +207,44 @@ async fn door(
     if let Some(refusal) = oversize(&request).or_else(|| unfit_body(&request)) {
         return Ok(request.error_response(refusal));
     }
-    match services.access.screen(&facts(request.head())) {
+    let facts = Arc::new(facts(request.head()));
+    let verdict = services.access.screen(&facts);
+    // Whoever asks who this is looks at the same.
+    request.extensions_mut().insert(facts);
+    match verdict {
         Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
         Err(refusal) => Ok(request.error_response(ApiError::from(refusal))),
     }
 }
 
-/// The request's own X-Request-Id where that is fit to print, else a new one.
-fn request_id(request: &ServiceRequest) -> String {
-    let given = request.headers().get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
-    let is_fit = |id: &str| {
-        (1..=64).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
-    };
-    match given.filter(|id| is_fit(id)) {
-        Some(id) => id.to_owned(),
-        None => {
-            let mut random = [0; 8];
-            // Without randomness the id is only less useful.
-            let _ = getrandom::fill(&mut random);
-            hex::encode(random)
-        }
+/// Ids for the requests that bring none of their own.
+struct RequestIds {
+    start: u64,
+    made: AtomicU64,
+}
+
+impl RequestIds {
+    /// Starts anywhere: each worker has its own.
+    fn new() -> Self {
+        let mut random = [0; 8];
+        // Without randomness the ids are only less useful.
+        let _ = getrandom::fill(&mut random);
+        Self { start: u64::from_ne_bytes(random), made: AtomicU64::new(0) }
+    }
+
+    /// The request's own X-Request-Id where that is fit to print, else a new one.
+    fn of(&self, request: &ServiceRequest) -> String {
+        let given = request.headers().get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
+        let is_fit = |id: &str| {
+            (1..=64).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
+        };
+        given.filter(|id| is_fit(id)).map_or_else(|| self.next(), str::to_owned)
+    }
+
+    /// Far from the one before, and none twice: an odd step meets every number.
+    fn next(&self) -> String {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let made = self.made.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}", self.start.wrapping_add(made.wrapping_mul(STEP)))
     }
 }

@@ -5,14 +5,28 @@ use serde::Serialize;
 
 use super::answer;
 use super::error::ApiError;
-use super::moment::{Asked, Moment};
+use super::held::{self, Question};
+use super::moment::{Asked, Moment, run_id};
+use super::principal::authorize;
+use crate::contract::{About, Scope};
 use crate::insight::diagnostics::{Diagnostics, Finding, Look, diagnose};
+use crate::memory::Span;
 use crate::services::Services;
 
 pub(super) async fn diagnostics(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
-    let moment = Asked::read(&request, &services).await?.moment(&services).await?;
+    let who = authorize(&services, &request, Scope::Read).await?;
+    let run_id = run_id(&request)?;
+    let question = Question::of(&services, &who, &request, About::Run(&run_id));
+    if let Some((_, answer)) = question.held() {
+        return Ok(held::send(&request, &answer));
+    }
+    let moment = Asked::of((&who, &run_id), &request, question.now)?.moment(&services).await?;
     let stall_after_ms = services.settings.stall_after_ms;
+    let is_timeless = moment.is_timeless;
     let body = answer::computed(move || diagnostics_json(&moment, stall_after_ms)).await??;
+    if is_timeless {
+        return Ok(held::send(&request, &question.hold_json(Span::ALWAYS, body)));
+    }
     Ok(answer::json_bytes(&request, body))
 }
 

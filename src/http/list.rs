@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::answer::{self, Answer};
+use super::answer;
 use super::error::ApiError;
+use super::held::{self, Question};
 use super::params::Params;
 use super::principal::authorize;
-use super::view::{ListView, RowView};
-use crate::contract::{Filter, ListPosition, ListQuery, Order, Scope, Sort, SortKey};
+use super::view::{ListEndView, ListView, RowView};
+use crate::contract::{About, Filter, ListPosition, ListQuery, Order, Scope, Sort, SortKey};
 use crate::domain::event::Kind;
 use crate::domain::id::{is_agent_id, is_node_id, is_run_id, sha256_hex};
 use crate::domain::{RunId, Timestamp};
+use crate::memory::{Finished, Moment, Span};
 use crate::reduce::{Phase, RunOutcome};
 use crate::services::{Services, Settings};
 
@@ -34,30 +35,70 @@ const MAX_LIMIT: u64 = 500;
 
 pub(super) async fn runs(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = authorize(&services, &request, Scope::Read).await?;
+    let question = Question::of(&services, &who, &request, About::Everything);
+    if let Some((span, answer)) = question.held() {
+        return match answer.moment.filter(|moment| moment.at != question.now) {
+            None => Ok(held::send(&request, &answer)),
+            Some(moment) => {
+                let later = at_moment(&answer, moment, question.now)?;
+                Ok(held::send(&request, &question.hold(span, later)))
+            }
+        };
+    }
     let params = Params::parse(request.query_string(), KNOWN)?;
-    let page = Page::read(&params, &services)?;
+    let page = Page::read(&params, &services, question.now)?;
     let found = services.store.list(&who, &page.query).await?;
     let now = page.query.filter.now;
+    let stall_after_ms = services.settings.stall_after_ms;
+    let rows = found.items.iter().map(|run| RowView::of(run, now, stall_after_ms)).collect();
+    let mut head = answer::to_json(&ListView { items: rows })?;
+    // The rest of the object follows.
+    head.pop();
     let last = found.items.last().filter(|_| found.more);
     let next_cursor = last.map(|run| page.cursor_behind(page.query.sort.key(run)));
-    let mut view = ListView {
-        items: found.items.iter().map(|run| RowView::of(run, now, services.settings.stall_after_ms)).collect(),
-        next_cursor,
-        total: found.total,
-        as_of: None,
+    let limit = page.query.limit;
+    let link = next_cursor.as_ref().map(|next| format!("</api/runs?cursor={next}&limit={limit}>; rel=\"next\""));
+    let end = ListEndView { next_cursor, total: found.total, as_of: None };
+    let mut finished = finish(&head, end, link, now)?;
+    let is_pinned = params.get("as_of").is_some() || params.get("cursor").is_some();
+    let span = if is_pinned {
+        finished.moment = None;
+        Span::ALWAYS
+    } else {
+        let stalls = found.items.iter().filter_map(|run| run.stalls_at(stall_after_ms)).filter(|at| *at > now);
+        Span::from(now, stalls.chain(found.changes_at).min())
     };
-    let etag = sha256_hex(&answer::to_json(&view)?);
-    view.as_of = Some(now);
-    let headers = view
-        .next_cursor
-        .iter()
-        .map(|cursor| {
-            let limit = page.query.limit;
-            (header::LINK, format!("</api/runs?cursor={cursor}&limit={limit}>; rel=\"next\""))
-        })
-        .collect();
-    let body = answer::to_json(&view)?;
-    Ok(answer::send(&request, Answer { content_type: "application/json", etag_source: &etag, headers }, body.into()))
+    Ok(held::send(&request, &question.hold(span, finished)))
+}
+
+/// A page: its rows, then what is of the moment. The ETag is that of everything but `as_of`.
+fn finish(head: &[u8], mut end: ListEndView, link: Option<String>, now: Timestamp) -> Result<Finished, ApiError> {
+    let body_with = |end: &ListEndView| -> Result<Vec<u8>, ApiError> {
+        let end = answer::to_json(end)?;
+        Ok([head, b",", end.get(1..).unwrap_or_default()].concat())
+    };
+    let etag = answer::etag(&sha256_hex(&body_with(&end)?)).into();
+    end.as_of = Some(now);
+    let moment = Some(Moment { at: now, behind: head.len() });
+    Ok(Finished { body: body_with(&end)?.into(), etag, link, moment })
+}
+
+/// The same page at another moment: nothing but its own `as_of` and the one that its cursor pins differs.
+fn at_moment(page: &Finished, moment: Moment, now: Timestamp) -> Result<Finished, ApiError> {
+    let (head, end) = page.body.split_at(moment.behind);
+    let end = [b"{", end.get(1..).unwrap_or_default()].concat();
+    let mut end: ListEndView = serde_json::from_slice(&end).map_err(|error| answer::broken(&error))?;
+    let mut link = page.link.clone();
+    if let Some(before) = end.next_cursor.take() {
+        let bytes = URL_SAFE_NO_PAD.decode(&before).map_err(|error| answer::broken(&error))?;
+        let mut cursor: Cursor = serde_json::from_slice(&bytes).map_err(|error| answer::broken(&error))?;
+        cursor.pinned.insert("as_of".into(), now.to_string());
+        let next = cursor.encode();
+        link = link.map(|link| link.replace(&before, &next));
+        end.next_cursor = Some(next);
+    }
+    end.as_of = None;
+    finish(head, end, link, now)
 }
 
 /// A question and what a cursor has to pin of it.
@@ -80,7 +121,7 @@ struct Cursor {
 }
 
 impl Page {
-    fn read(params: &Params, services: &Services) -> Result<Self, ApiError> {
+    fn read(params: &Params, services: &Services, now: Timestamp) -> Result<Self, ApiError> {
         let limit = params.int("limit", "invalid_limit", (1, MAX_LIMIT))?.unwrap_or(DEFAULT_LIMIT);
         let offset = params.int("offset", "invalid_offset", (0, crate::domain::MAX_INT))?;
         let Some(text) = params.get("cursor") else {
@@ -92,7 +133,7 @@ impl Page {
             }
             let given = params.iter().filter(|(name, _)| !FREE.contains(name));
             let mut pinned: BTreeMap<String, String> = given.map(|(name, value)| (name.into(), value.into())).collect();
-            pin_defaults(&mut pinned, services.clock.now());
+            pin_defaults(&mut pinned, now);
             let position = ListPosition::Offset(offset.unwrap_or(0));
             return Self::of(params, pinned, position, limit, services).map(|page| page.bounded(offset.is_some()));
         };
@@ -129,9 +170,9 @@ impl Page {
     ) -> Result<Self, ApiError> {
         let settings = services.settings;
         // What the client did not say is pinned, so that all pages of a list agree.
-        let now = match params.ts("as_of", "invalid_as_of")? {
-            Some(as_of) => as_of,
-            None => pinned.get("as_of").and_then(|text| Timestamp::parse(text)).unwrap_or_else(|| services.clock.now()),
+        let pinned_now = || pinned.get("as_of").and_then(|text| Timestamp::parse(text));
+        let Some(now) = params.ts("as_of", "invalid_as_of")?.or_else(pinned_now) else {
+            return Err(ApiError::bad_request("invalid_as_of", "as_of must be a moment"));
         };
         let filter = filter(params, now, settings)?;
         let sorts = [("started", Sort::Started), ("duration", Sort::Duration), ("outcome", Sort::Outcome)];
@@ -155,8 +196,14 @@ impl Page {
     fn cursor_behind(&self, key: SortKey) -> String {
         let cursor =
             Cursor { pinned: self.pinned.clone(), by_offset: self.by_offset, value: key.value, run_id: key.run_id };
+        cursor.encode()
+    }
+}
+
+impl Cursor {
+    fn encode(&self) -> String {
         // Strings, a bool and a finite number always print.
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default())
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 }
 

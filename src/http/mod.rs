@@ -7,6 +7,7 @@ mod compare;
 mod diagnostics;
 mod error;
 mod feed;
+mod held;
 mod ingest;
 mod list;
 mod meta;

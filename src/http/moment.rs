@@ -33,19 +33,31 @@ pub(super) struct Asked {
     pub(super) run_id: RunId,
     /// The last event of the moment; `None` is the last of the log.
     at_seq: Option<u64>,
-    /// What the request says is now.
+    /// What stands for now while the run goes on.
     now: Timestamp,
+    /// The request said so itself.
+    is_pinned: bool,
 }
 
 impl Asked {
     /// Reads a request that takes `at_seq` and `as_of` and nothing else.
     pub(super) async fn read(request: &HttpRequest, services: &Services) -> Result<Self, ApiError> {
         let who = authorize(services, request, Scope::Read).await?;
-        let params = Params::parse(request.query_string(), &["at_seq", "as_of"])?;
-        let now = params.ts("as_of", "invalid_as_of")?.unwrap_or_else(|| services.clock.now());
         let run_id = run_id(request)?;
+        Self::of((&who, &run_id), request, services.clock.now())
+    }
+
+    /// The same, once it is known who asks and for which run, and what time it is.
+    pub(super) fn of(
+        (who, run_id): (&Principal, &RunId),
+        request: &HttpRequest,
+        now: Timestamp,
+    ) -> Result<Self, ApiError> {
+        let params = Params::parse(request.query_string(), &["at_seq", "as_of"])?;
+        let as_of = params.ts("as_of", "invalid_as_of")?;
         let at_seq = params.int("at_seq", "invalid_at_seq", (0, MAX_INT))?;
-        Ok(Self { who, run_id, at_seq, now })
+        let (who, run_id) = (who.clone(), run_id.clone());
+        Ok(Self { who, run_id, at_seq, now: as_of.unwrap_or(now), is_pinned: as_of.is_some() })
     }
 
     /// The moment that is asked for.
@@ -57,8 +69,10 @@ impl Asked {
                 Some(at_seq) if Some(at_seq) > last => return Err(beyond(at_seq, last)),
                 Some(at_seq) if Some(at_seq) < last => at_seq,
                 _ => {
-                    let now = current.summary.ended.and(current.summary.last_event).unwrap_or(self.now);
-                    return Ok(Moment { state: Arc::clone(&current.state), current, now });
+                    let end = current.summary.ended.and(current.summary.last_event);
+                    let is_timeless = self.is_pinned || end.is_some();
+                    let now = end.unwrap_or(self.now);
+                    return Ok(Moment { state: Arc::clone(&current.state), current, now, is_timeless });
                 }
             };
             let state = services.state_at(&self.who, &self.run_id, at_seq).await?;
@@ -66,7 +80,7 @@ impl Asked {
             let Some(state) = state.filter(|state| state.log_id == current.summary.log_id) else { continue };
             // The moment's own ts stands for now.
             let now = state.last_event.unwrap_or(self.now);
-            return Ok(Moment { state: Arc::new(state), current, now });
+            return Ok(Moment { state: Arc::new(state), current, now, is_timeless: true });
         }
         Err(log_replaced())
     }
@@ -85,6 +99,8 @@ pub(super) struct Moment {
     pub(super) state: Arc<RunState>,
     /// What stands for now.
     pub(super) now: Timestamp,
+    /// It stands for now however late it is.
+    pub(super) is_timeless: bool,
 }
 
 impl Moment {

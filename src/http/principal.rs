@@ -1,7 +1,9 @@
 //! Who asks: the facts of a request, and the door's verdict on it.
 
+use std::sync::Arc;
+
 use actix_web::http::header::{self, HeaderMap, HeaderName};
-use actix_web::{HttpRequest, dev::RequestHead};
+use actix_web::{HttpMessage as _, HttpRequest, dev::RequestHead};
 
 use super::error::ApiError;
 use crate::contract::{Principal, RequestFacts, Scope};
@@ -38,5 +40,8 @@ pub(super) async fn authorize(services: &Services, request: &HttpRequest, scope:
 
 /// The principal, whatever it may do.
 pub(super) async fn authenticate(services: &Services, request: &HttpRequest) -> Result<Principal, ApiError> {
-    Ok(services.access.authenticate(&facts(request.head())).await?)
+    // The door looked already, where there is one.
+    let seen = request.extensions().get::<Arc<RequestFacts>>().map(Arc::clone);
+    let facts = seen.unwrap_or_else(|| Arc::new(facts(request.head())));
+    Ok(services.access.authenticate(&facts).await?)
 }

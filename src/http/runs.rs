@@ -7,14 +7,16 @@ use bytes::{BufMut, BytesMut};
 
 use super::answer::{self, Answer};
 use super::error::ApiError;
+use super::held::{self, Question};
 use super::moment::{Asked, run_id};
 use super::params::Params;
 use super::principal::authorize;
 use super::room::{Held, Room};
 use super::view::{ProblemsView, RunView};
-use crate::contract::{ReadLimit, Scope};
+use crate::contract::{About, ReadLimit, Scope};
 use crate::domain::id::sha256_hex;
 use crate::domain::{MAX_GRAPH_BYTES, MAX_INT, MAX_LINE_BYTES};
+use crate::memory::Span;
 use crate::services::Services;
 
 const DEFAULT_EVENTS: u64 = 500;
@@ -23,11 +25,25 @@ const MAX_EVENTS: u64 = 5000;
 const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
 pub(super) async fn state(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
-    let asked = Asked::read(&request, &services).await?;
-    let spawned = services.store.spawned(&asked.who, &asked.run_id).await?;
+    let who = authorize(&services, &request, Scope::Read).await?;
+    let run_id = run_id(&request)?;
+    let question = Question::of(&services, &who, &request, About::Run(&run_id));
+    if let Some((_, answer)) = question.held() {
+        return Ok(held::send(&request, &answer));
+    }
+    let asked = Asked::of((&who, &run_id), &request, question.now)?;
+    let spawned = services.store.spawned(&who, &run_id).await?;
     let moment = asked.moment(&services).await?;
     let summary = moment.summary();
-    answer::json(&request, &RunView::of(&moment, &summary, &spawned, services.settings.stall_after_ms))
+    let stall_after_ms = services.settings.stall_after_ms;
+    // Of now the page has only whether the run is stalled.
+    let span = if moment.is_timeless {
+        Span::ALWAYS
+    } else {
+        Span::from(moment.now, summary.stalls_at(stall_after_ms).filter(|at| *at > moment.now))
+    };
+    let body = answer::to_json(&RunView::of(&moment, &summary, &spawned, stall_after_ms))?;
+    Ok(held::send(&request, &question.hold_json(span, body)))
 }
 
 pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {

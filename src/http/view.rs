@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::moment::Moment;
@@ -77,10 +77,15 @@ impl<'a> RowView<'a> {
     }
 }
 
-/// A page of runs. The ETag is that of everything but `as_of`.
+/// A page of runs: its members up to those of [`ListEndView`].
 #[derive(Debug, Serialize)]
 pub(super) struct ListView<'a> {
     pub(super) items: Vec<RowView<'a>>,
+}
+
+/// The rest of a page of runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ListEndView {
     pub(super) next_cursor: Option<String>,
     pub(super) total: u64,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -478,6 +478,13 @@ impl Summary {
     pub fn phase(&self, now: Timestamp, stall_after_ms: u64) -> Phase {
         phase(self.ended, self.last_event, now, stall_after_ms)
     }
+
+    /// When a run that goes on counts as stalled, unless more comes; `None` when it never does.
+    pub fn stalls_at(&self, stall_after_ms: u64) -> Option<Timestamp> {
+        let last = self.last_event.filter(|_| self.ended.is_none())?;
+        let after = i64::try_from(stall_after_ms).unwrap_or(i64::MAX);
+        Some(Timestamp::from_millis(last.millis().saturating_add(after)))
+    }
 }
 
 impl RunState {

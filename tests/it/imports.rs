@@ -225,6 +225,7 @@ fn has_word(code: &str, word: &str) -> bool {
 
 /// `super` that climbs out of the room: twice anywhere, or once from the file that is the room's root.
 fn leaves_by_super(file: &str, line: &str) -> bool {
-    let is_root = file.ends_with("/mod.rs") || file.matches('/').count() == 1;
+    let is_root =
+        file.matches('/').count() == 1 || room_of(file).is_some_and(|room| file == format!("src/{room}/mod.rs"));
     line.contains("super::super::") || (is_root && line.trim_start_matches("pub ").starts_with("use super::"))
 }

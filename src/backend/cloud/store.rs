@@ -13,8 +13,8 @@ use super::follow::Feed;
 use super::list::{ListSql, SelectionSql};
 use super::scope::{DatabaseError, Door, Query, TenantId};
 use crate::contract::{
-    Appended, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems, ReadLimit,
-    Selection, Spawned, Store, StoreError,
+    About, Appended, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems,
+    ReadLimit, Selection, Spawned, Store, StoreError,
 };
 use crate::domain::{Graph, Ledger, LogId, RunId};
 use crate::reduce::Summary;
@@ -52,7 +52,7 @@ impl Store for PostgresStore {
             Some(row) => column(row, 0)?,
             None => 0,
         };
-        Ok(ListPage { items, total: u64::try_from(total).unwrap_or(0), more })
+        Ok(ListPage { items, total: u64::try_from(total).unwrap_or(0), more, changes_at: Some(query.filter.now) })
     }
 
     async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError> {
@@ -66,7 +66,7 @@ impl Store for PostgresStore {
     }
 
     /// Other servers write too, and asking the database would cost what it is to save.
-    fn revision(&self, _who: &Principal) -> Option<u64> {
+    fn revision(&self, _who: &Principal, _of: About<'_>) -> Option<u64> {
         None
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -17,8 +18,8 @@ use super::writer::{self, Lease};
 use super::{append, failed, list, put_graph, read};
 use crate::archive_reader::{Archive, ReaderError};
 use crate::contract::{
-    Appended, Change, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems,
-    ReadLimit, Selection, Spawned, Store, StoreError,
+    About, Appended, Change, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal,
+    Problems, ReadLimit, Selection, Spawned, Store, StoreError,
 };
 use crate::domain::RunId;
 use crate::reduce::Summary;
@@ -198,10 +199,6 @@ impl Store for ArchiveFileBackend {
         self.blocking(move |shared| Ok(list::summaries(&shared.index.listing(), selection))).await
     }
 
-    fn revision(&self, _who: &Principal) -> Option<u64> {
-        Some(self.shared.index.listing().revision())
-    }
-
     async fn summary(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {
         Ok(self.read_all().await?.index.listing().row(run_id).map(Arc::clone))
     }
@@ -264,6 +261,14 @@ impl Store for ArchiveFileBackend {
             }
         });
         Ok(stream.boxed())
+    }
+
+    fn revision(&self, _who: &Principal, of: About<'_>) -> Option<u64> {
+        let listing = self.shared.index.listing();
+        match of {
+            About::Everything => Some(listing.revision()),
+            About::Run(run_id) => listing.run(run_id).map(|run| run.revision.load(Ordering::Relaxed)),
+        }
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

@@ -33,6 +33,8 @@ pub(super) struct Run {
     pub(super) is_counted_stale: AtomicBool,
     /// When its state was last asked for, by the index's count of such moments.
     last_used: AtomicU64,
+    /// The listing's revision when an answer about this run last became another one.
+    pub(super) revision: AtomicU64,
     tail: Mutex<Tail>,
     data: RwLock<RunData>,
 }
@@ -143,6 +145,7 @@ impl Run {
             commits: Commits::default(),
             is_counted_stale: AtomicBool::new(false),
             last_used: AtomicU64::new(0),
+            revision: AtomicU64::new(0),
             tail: Mutex::new(Tail::default()),
             data: RwLock::new(RunData::unknown(run_id)),
         }
@@ -216,6 +219,8 @@ const FEWEST_HOT_RUNS: usize = 4;
 /// The rows, kept in order while they change one by one.
 #[derive(Default)]
 pub(super) struct Listing {
+    /// Counts the changes of rows: answers that were made at the same count are the same.
+    revision: u64,
     /// Every run folder, listed or not.
     runs: HashMap<RunId, Arc<Run>>,
     /// The listed runs.
@@ -224,8 +229,6 @@ pub(super) struct Listing {
     newest_first: BTreeMap<StartKey, Arc<Summary>>,
     /// The listed runs that a run started, by start.
     children: HashMap<String, BTreeMap<ChildKey, Spawned>>,
-    /// How often a row was set.
-    revision: u64,
 }
 
 /// A row's place among the newest first: nulls last, ties by run_id.
@@ -378,6 +381,18 @@ impl Index {
 }
 
 impl Listing {
+    /// Greater after any change of a row.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Answers about this run are others from now on.
+    fn renew(&self, run_id: &str) {
+        if let Some(run) = self.runs.get(run_id) {
+            run.revision.store(self.revision, Ordering::Relaxed);
+        }
+    }
+
     /// The summary of a listed run.
     pub(super) fn row(&self, run_id: &RunId) -> Option<&Arc<Summary>> {
         self.rows.get(run_id)
@@ -403,17 +418,19 @@ impl Listing {
         self.children.get(run_id.as_str()).map(|children| children.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// Greater after any change of a row.
-    pub(super) fn revision(&self) -> u64 {
-        self.revision
-    }
-
     fn set_row(&mut self, run_id: &RunId, row: Option<Arc<Summary>>) {
         self.revision += 1;
+        self.renew(run_id.as_str());
         let old = match &row {
             Some(summary) => self.rows.insert(run_id.clone(), Arc::clone(summary)),
             None => self.rows.remove(run_id),
         };
+        // A run's page names the runs that it started, by start.
+        let place = |row: Option<&Arc<Summary>>| row.and_then(|row| Some((row.parent.clone()?, row.started)));
+        let places = [place(old.as_ref()), place(row.as_ref())];
+        if places[0] != places[1] {
+            places.iter().flatten().for_each(|(parent, _)| self.renew(&parent.run_id));
+        }
         if let Some(old) = old {
             self.newest_first.remove(&StartKey::new(old.started, run_id));
             if let Some(parent) = &old.parent

@@ -16,6 +16,14 @@ pub(super) fn is_cheap(query: &ListQuery, listing: &Listing) -> bool {
 
 /// The page.
 pub(super) fn page(listing: &Listing, query: &ListQuery) -> ListPage {
+    let filter = &query.filter;
+    let changes = |row: &Arc<Summary>| filter.changes_at(row);
+    let changes_at =
+        if filter.depends_on_now() { listing.newest_first().values().filter_map(changes).min() } else { None };
+    ListPage { changes_at, ..rows(listing, query) }
+}
+
+fn rows(listing: &Listing, query: &ListQuery) -> ListPage {
     let rows = listing.newest_first();
     if !is_newest_first(query) {
         let mut keyed: Vec<_> =
@@ -56,7 +64,7 @@ pub(super) fn summaries(listing: &Listing, selection: Selection) -> Vec<Arc<Summ
 
 fn cut<'a>(mut rows: impl Iterator<Item = &'a Arc<Summary>>, limit: usize, total: u64) -> ListPage {
     let items = rows.by_ref().take(limit).cloned().collect();
-    ListPage { items, total, more: rows.next().is_some() }
+    ListPage { items, total, more: rows.next().is_some(), changes_at: None }
 }
 
 fn is_newest_first(query: &ListQuery) -> bool {
