@@ -2,6 +2,7 @@
 //! always. A row changes by an event or a graph, and by the clock, when a live run has been silent for too long.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ const ROW_EVERY: Duration = Duration::from_millis(250);
 /// How often the clock is looked at, and a store that did not answer is asked again.
 const TICK: Duration = Duration::from_secs(1);
 /// How long it is remembered how a row was told.
-const REMEMBERED: Duration = Duration::from_secs(5);
+const REMEMBERED: Duration = Duration::from_secs(60);
 /// Rows that wait for one client; past that it is told to read the list again.
 const WAITING: usize = 256;
 /// Rows that are told before the clients get their turn.
@@ -198,8 +199,9 @@ impl Drop for Listed {
 struct Teller {
     source: Source,
     render: RenderRows,
-    /// When each run was told last, and how: wake-ups come in vain, most of them soon after another. For [`REMEMBERED`].
-    told: HashMap<RunId, (Instant, Bytes)>,
+    /// When each run was told last, and the hash of how: wake-ups come in vain, most of them soon after another. For
+    /// [`REMEMBERED`].
+    told: HashMap<RunId, (Instant, u64)>,
     /// Runs that are to be looked at, and when.
     due: BTreeMap<RunId, Instant>,
     /// When live runs stall, in milliseconds since the epoch.
@@ -304,8 +306,11 @@ impl Teller {
                 Ok(summary) => {
                     self.mind_stall(&run_id, summary.as_deref());
                     let news = self.news(&run_id, summary);
-                    let told = self.told.insert(run_id, (Instant::now(), news.row.clone()));
-                    if told.is_none_or(|(_, row)| row != news.row) {
+                    let mut hasher = DefaultHasher::new();
+                    news.row.hash(&mut hasher);
+                    let hash = hasher.finish();
+                    let told = self.told.insert(run_id, (Instant::now(), hash));
+                    if told.is_none_or(|(_, told)| told != hash) {
                         rows.tell(&news);
                     }
                 }

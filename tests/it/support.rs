@@ -116,6 +116,11 @@ impl Server {
         self.child.id()
     }
 
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its descriptors").count()
+    }
+
     /// Ends it at once, as a crash would.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
@@ -134,7 +139,7 @@ pub(crate) struct Kitchen {
     pub(crate) server: Server,
     read_key: Option<String>,
     ingest_key: Option<String>,
-    _kept: Box<dyn Any + Send>,
+    _kept: Box<dyn Any + Send + Sync>,
 }
 
 impl Kitchen {
@@ -143,7 +148,7 @@ impl Kitchen {
         server: Server,
         read_key: Option<String>,
         ingest_key: Option<String>,
-        kept: impl Any + Send,
+        kept: impl Any + Send + Sync,
     ) -> Self {
         Self { server, read_key, ingest_key, _kept: Box::new(kept) }
     }

@@ -3,7 +3,9 @@
 //! - here: what a client that behaves gets.
 //! - `limits`: clients that do not behave, and those that do not read.
 //! - `list`: rows of the list as they change.
+//! - `crowd`: many clients at once.
 
+mod crowd;
 mod limits;
 mod list;
 
@@ -72,7 +74,7 @@ impl Socket {
     }
 
     /// Nothing but the answer to a senseless frame comes: what was to be sent was sent, once.
-    async fn is_quiet(&mut self) {
+    pub(crate) async fn is_quiet(&mut self) {
         self.say(json!({"type": "nothing"})).await;
         let frame = self.next().await;
         assert_eq!(frame["code"], "invalid_frame", "a frame too many: {frame}");
@@ -109,6 +111,53 @@ fn expected(seqs: std::ops::Range<u64>) -> Vec<(u64, String)> {
     seqs.map(|number| (number, line(number))).collect()
 }
 
+/// What a client knows of the one run that it follows.
+pub(crate) struct Mirror {
+    pub(crate) socket: Socket,
+    /// The lines, by seq.
+    pub(crate) lines: Vec<String>,
+    pub(crate) log_id: Value,
+    /// How often it was told to begin again.
+    pub(crate) resets: usize,
+    /// The codes of what it was told besides.
+    pub(crate) errors: Vec<String>,
+}
+
+impl Mirror {
+    /// Follows a run from its start.
+    pub(crate) async fn of(mut socket: Socket, run_id: &str) -> Self {
+        socket.say(json!({"type": "subscribe", "run_id": run_id, "from_seq": 0})).await;
+        Self { socket, lines: Vec::new(), log_id: Value::Null, resets: 0, errors: Vec::new() }
+    }
+
+    /// Takes the next frame, as a client must.
+    pub(crate) async fn take(&mut self) {
+        let frame = self.socket.next().await;
+        match frame["type"].as_str() {
+            Some("event") => {
+                assert_eq!(frame["seq"], self.lines.len(), "missed, doubled or out of order: {frame}");
+                self.lines.push(frame["line"].as_str().expect("a line").to_owned());
+                self.log_id = frame["log_id"].clone();
+            }
+            Some("reset") => {
+                self.lines.clear();
+                self.log_id = frame["log_id"].clone();
+                self.resets += 1;
+            }
+            Some("error") => self.errors.push(frame["code"].as_str().expect("a code").to_owned()),
+            Some("resync") => assert_eq!(frame["from_seq"], self.lines.len(), "{frame}"),
+            _ => panic!("{frame}"),
+        }
+    }
+
+    /// Takes frames until it knows exactly these lines.
+    pub(crate) async fn until(&mut self, lines: &[String]) {
+        while self.lines != lines {
+            self.take().await;
+        }
+    }
+}
+
 pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test)
 }
@@ -134,6 +183,28 @@ fn a_client_that_loses_its_connection_resumes_without_a_gap_or_a_repeat() {
         assert_eq!(socket.events(2).await, expected(700..702), "and goes on");
         socket.is_quiet().await;
         socket.say(json!({"type": "unsubscribe", "run_id": "r"})).await;
+    });
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_is_gone_on_with() {
+    let mut kitchen = backend::empty();
+    append(&kitchen, 0..5);
+    let log_id = block_on(async {
+        let mut mirror = Mirror::of(Socket::open(&kitchen).await, "r").await;
+        mirror.until(&(0..5).map(line).collect::<Vec<_>>()).await;
+        mirror.log_id
+    });
+    kitchen.server.kill();
+    kitchen.restart();
+    append(&kitchen, 5..9);
+    block_on(async {
+        let mut socket = Socket::open(&kitchen).await;
+        socket.say(json!({"type": "subscribe", "run_id": "r", "log_id": log_id, "from_seq": 5})).await;
+        assert_eq!(socket.events(4).await, expected(5..9));
+        append(&kitchen, 9..10);
+        assert_eq!(socket.events(1).await, expected(9..10));
+        socket.is_quiet().await;
     });
 }
 

@@ -1,13 +1,16 @@
-//! Wake-ups: fast by NOTIFY, certain by the poll.
+//! Wake-ups: fast by NOTIFY, certain by the poll. Sockets: of their tenant alone, as long as its key lives.
 
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use kahn::contract::{Change, Changes};
+use serde_json::json;
 
 use super::cluster::{Database, runtime};
 use super::library::{open, part, run_id, somebody};
-use crate::support::PATIENCE;
+use super::{serve, serve_with, tenant};
+use crate::feed::{Mirror, Socket, block_on};
+use crate::support::{PATIENCE, Server, request};
 
 /// Waits for a wake-up for this run; how long it took.
 async fn woken(changes: &mut Changes, run: &str) -> Duration {
@@ -128,5 +131,117 @@ fn the_feed_survives_its_connections_being_cut() {
             settle(&mut changes).await;
         }
         assert!(fastest < Duration::from_millis(500), "{fastest:?}");
+    });
+}
+
+fn start(server: &Server, key: &str, run_id: &str) {
+    let headers = [("authorization", &*format!("Bearer {key}")), ("content-type", "application/x-ndjson")];
+    let line = start_line(run_id) + "\n";
+    let answer = request(&server.url, ("POST", "/v1/ingest/transitions"), &headers, Some(line.as_bytes()));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+fn start_line(run_id: &str) -> String {
+    format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"{run_id}","event":"run_start","total_nodes":1}}"#)
+}
+
+/// As the owner, from a thread without a runtime.
+fn sql(database: &Database, statement: &str) {
+    std::thread::scope(|scope| scope.spawn(|| database.admin(statement)).join().expect("it is allowed"));
+}
+
+async fn listening(server: &Server, key: &str) -> Socket {
+    let mut socket = Socket::open_at(&server.url, Some(format!("Bearer {key}"))).await;
+    socket.say(json!({"type": "subscribe_runs"})).await;
+    assert_eq!(socket.any().await["type"], "heartbeat");
+    socket
+}
+
+#[test]
+fn a_tenant_hears_of_its_own_runs_and_of_no_others() {
+    let database = Database::fresh();
+    let ((ingest_a, read_a), (ingest_b, read_b)) = (tenant(&database, "a"), tenant(&database, "b"));
+    let server = serve(&database);
+    block_on(async {
+        let (mut of_a, mut of_b) = (listening(&server, &read_a).await, listening(&server, &read_b).await);
+        start(&server, &ingest_a, "shared");
+        assert_eq!(of_a.next().await["row"]["run_id"], "shared");
+        of_b.say(json!({"type": "subscribe", "run_id": "shared", "from_seq": 0})).await;
+        assert_eq!(of_b.next().await["code"], "unknown_run");
+        of_b.is_quiet().await;
+        start(&server, &ingest_b, "own");
+        assert_eq!(of_b.next().await["row"]["run_id"], "own");
+        of_a.is_quiet().await;
+    });
+}
+
+#[test]
+fn a_socket_whose_key_is_revoked_is_closed_and_no_other() {
+    let database = Database::fresh();
+    let ((_, revoked), (ingest, kept)) = (tenant(&database, "a"), tenant(&database, "b"));
+    let server = serve(&database);
+    block_on(async {
+        let mut other = listening(&server, &kept).await;
+        let (mut first, mut second) = (listening(&server, &revoked).await, listening(&server, &revoked).await);
+        sql(
+            &database,
+            "UPDATE api_keys k SET revoked_at = now() FROM tenants t WHERE t.tenant_id = k.tenant_id AND t.name = 'a' AND k.scope = 'read'",
+        );
+        for socket in [&mut first, &mut second] {
+            assert_eq!(socket.next().await, json!({"type": "close", "code": 4401}));
+        }
+        start(&server, &ingest, "r");
+        assert_eq!(other.next().await["row"]["run_id"], "r");
+    });
+}
+
+#[test]
+fn a_tenant_takes_so_many_sockets_and_leaves_room_for_others() {
+    let database = Database::fresh();
+    let ((_, a), (_, b)) = (tenant(&database, "a"), tenant(&database, "b"));
+    let server = serve_with(&database, &["--max-tenant-sockets", "1"]);
+    block_on(async {
+        let _first = listening(&server, &a).await;
+        let headers = [
+            ("authorization", format!("Bearer {a}")),
+            ("connection", "Upgrade".into()),
+            ("upgrade", "websocket".into()),
+            ("sec-websocket-version", "13".into()),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==".into()),
+        ];
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let refused = request(&server.url, ("GET", "/ws/live"), &headers, None);
+        assert_eq!(refused.problem(), (429, "too_many_sockets".to_owned()));
+        assert_eq!(refused.header("retry-after"), "5");
+        let _other = listening(&server, &b).await;
+    });
+}
+
+#[test]
+fn a_run_that_is_deleted_and_restored_is_gone_on_with() {
+    let database = Database::fresh();
+    let (ingest, read) = tenant(&database, "a");
+    let server = serve(&database);
+    start(&server, &ingest, "r");
+    block_on(async {
+        let mut list = listening(&server, &read).await;
+        let mut mirror = Mirror::of(Socket::open_at(&server.url, Some(format!("Bearer {read}"))).await, "r").await;
+        mirror.until(&[start_line("r")]).await;
+        sql(&database, "UPDATE runs SET deleted_at = now(), changed = pg_current_xact_id()");
+        while mirror.errors.is_empty() {
+            mirror.take().await;
+        }
+        assert_eq!(mirror.errors, ["unknown_run"]);
+        assert_eq!(list.next().await, json!({"type": "run_removed", "run_id": "r"}));
+        sql(&database, "UPDATE runs SET deleted_at = NULL, changed = pg_current_xact_id()");
+        assert_eq!(list.next().await["row"]["run_id"], "r");
+        let beat = r#"{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"heartbeat"}"#;
+        let headers = [("authorization", &*format!("Bearer {ingest}")), ("content-type", "application/x-ndjson")];
+        let sent = format!("{beat}\n");
+        let path = "/v1/ingest/transitions?from_seq=1";
+        assert_eq!(request(&server.url, ("POST", path), &headers, Some(sent.as_bytes())).status, 200);
+        mirror.until(&[start_line("r"), beat.to_owned()]).await;
+        assert_eq!(mirror.resets, 0);
+        mirror.socket.is_quiet().await;
     });
 }

@@ -4,6 +4,7 @@ mod archive;
 mod crash;
 mod demo;
 mod door;
+mod feed;
 mod held;
 mod late;
 mod scarce;
