@@ -242,7 +242,8 @@ async fn read_body(
 fn gunzip(mut sent: &[u8], room: &mut Room) -> Result<Bytes, ApiError> {
     let most = MAX_DECODED_BYTES.min(sent.len().saturating_mul(MAX_RATIO));
     let invalid = || ApiError::bad_request("invalid_gzip", "the body is no whole gzip stream");
-    let mut decoded = BytesMut::new();
+    // All that it may become at once: what is not written to costs nothing, and growing would copy.
+    let mut decoded = BytesMut::with_capacity(most);
     let mut step = vec![0; 64 * 1024];
     for _ in 0..MAX_BATCH_EVENTS {
         let mut member = GzDecoder::new(sent);
