@@ -122,7 +122,7 @@ pub struct FlakyNode<'a> {
 pub struct Waiting<'a> {
     /// Seconds that it was ready and did not run.
     pub waiting_s: f64,
-    /// How many running nodes it waits for.
+    /// How many running nodes it waits for, as far as they were looked at (200 for each path that it touches).
     pub waits_for_count: u64,
     /// The first of them, in order.
     pub waits_for: Vec<WaitsFor<'a>>,

@@ -1,6 +1,7 @@
 //! Why nothing moves: ready nodes that have not started, and a run that has fallen silent.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::evidence::{Evidence, Stalled, Waiting, WaitsFor};
 use super::plan::Plan;
@@ -12,6 +13,9 @@ use crate::reduce::Phase;
 
 /// Where the literal part of a glob ends.
 const GLOB: &[char] = &['*', '?', '[', '{'];
+
+/// How many running nodes are looked at for each path of a waiting one; a producer that keeps to the graph runs none.
+const OVERLAPS: usize = 200;
 
 /// The most a producer waits before an attempt, in seconds.
 const MOST_BACKOFF_S: u32 = 60;
@@ -95,7 +99,7 @@ struct Running<'a> {
     /// Those that run alone.
     alone: Vec<usize>,
     /// By literal prefix: the node, and the path or glob.
-    touching: BTreeMap<&'a str, Vec<(usize, &'a str)>>,
+    touching: BTreeMap<&'a [u8], Vec<(usize, &'a str)>>,
 }
 
 impl<'a> Running<'a> {
@@ -115,7 +119,7 @@ impl<'a> Running<'a> {
     }
 
     /// The running nodes beside which this one may not run, each once, in order: those that run alone, all when this
-    /// one does, and those whose touches overlap.
+    /// one does, and those whose touches overlap. Of each sort, and for each path, the first [`OVERLAPS`] are looked at.
     fn in_the_way_of(&self, at: usize, plan: &Plan<'a>) -> Vec<WaitsFor<'a>> {
         let Some(spec) = plan.nodes[at].spec else { return Vec::new() };
         let mut found: BTreeMap<usize, WaitsFor<'a>> = BTreeMap::new();
@@ -123,27 +127,43 @@ impl<'a> Running<'a> {
             let node_id = plan.nodes[other].id;
             found.entry(other).or_insert(WaitsFor { node_id, why, touches });
         };
-        self.alone.iter().for_each(|&other| add(other, "runs_alone", None));
+        self.alone.iter().take(OVERLAPS).for_each(|&other| add(other, "runs_alone", None));
         if !spec.parallel_safe {
-            self.all.iter().for_each(|&other| add(other, "to_run_alone", None));
+            self.all.iter().take(OVERLAPS).for_each(|&other| add(other, "to_run_alone", None));
         }
         for own in &spec.touches {
-            let prefix = literal(own);
-            let longer = self.touching.range(prefix..).take_while(|(other, _)| other.starts_with(prefix));
-            let shorter = prefix.char_indices().filter_map(|(end, _)| self.touching.get_key_value(&prefix[..end]));
-            for (_, touching) in longer.chain(shorter) {
-                for &(other, touched) in touching {
-                    add(other, "touches", Some([own.as_str(), touched]));
-                }
+            for &(other, touched) in self.overlapping(literal(own)).take(OVERLAPS) {
+                add(other, "touches", Some([own.as_str(), touched]));
             }
         }
         found.into_values().collect()
     }
+
+    /// What goes on where this prefix ends, or ends where it goes on.
+    fn overlapping(&self, prefix: &'a [u8]) -> impl Iterator<Item = &(usize, &'a str)> {
+        let longer = self.touching.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        let longer = longer.take_while(move |(other, _)| other.starts_with(prefix)).map(|(_, touching)| touching);
+        // A prefix of this one stands before it: from there back, each step to what is left in common.
+        let mut rest = prefix.split_last().map(|(_, rest)| rest);
+        let shorter = std::iter::from_fn(move || {
+            loop {
+                let (other, touching) =
+                    self.touching.range::<[u8], _>((Bound::Unbounded, Bound::Included(rest?))).next_back()?;
+                let common = other.iter().zip(rest?).take_while(|(a, b)| a == b).count();
+                if common == other.len() {
+                    rest = other.split_last().map(|(_, rest)| rest);
+                    return Some(touching);
+                }
+                rest = prefix.get(..common);
+            }
+        });
+        longer.chain(shorter).flatten()
+    }
 }
 
 /// The part of a path or glob before its first glob character.
-fn literal(touched: &str) -> &str {
-    touched.find(GLOB).map_or(touched, |end| &touched[..end])
+fn literal(touched: &str) -> &[u8] {
+    touched.find(GLOB).map_or(touched, |end| &touched[..end]).as_bytes()
 }
 
 /// The run's silence, when it has lasted too long. It is an inference: the producer may only be slow.
