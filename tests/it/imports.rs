@@ -127,7 +127,9 @@ fn the_look_is_not_blind() {
     assert_eq!(room_of("src/config.rs").as_deref(), Some("config"));
     assert!(
         leaves_by_super("src/http/mod.rs", "use super::backend;")
+            && leaves_by_super("src/backend/oss/mod.rs", "use super::cloud;")
             && !leaves_by_super("src/http/app.rs", "use super::error;")
+            && !leaves_by_super("src/backend/oss/demo/mod.rs", "use super::Options;")
     );
     assert!(sources("src").len() > 20);
 }
