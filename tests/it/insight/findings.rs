@@ -519,6 +519,11 @@ fn a_move_to_running_wants_its_attempt_once_the_run_has_ended() {
     let words = format!("b began attempt 1 at event {begun}, but no node_attempt of that number came.");
     assert_eq!(found.messages("inconsistent"), [words]);
     assert_eq!(facts(found.one("inconsistent")), json!([["b"], [], begun]));
+    // One of another number does not stand for it.
+    log.lines.truncate(broken);
+    log.attempt("b", 2, 0, 1.0);
+    log.ends("clean", [2, 0, 0]);
+    assert_eq!(log.found().of("inconsistent").len(), 1);
     // It may come late.
     log.lines.truncate(broken);
     log.attempt("b", 1, 0, 1.0);

@@ -155,6 +155,11 @@ fn recent_are_the_twenty_runs_before_that_gave_a_result() {
     }
     runs.push((5000, "m3".into(), "retry"));
     runs.push((6000, "later".into(), "failed"));
+    // More at once than are told of: the last of them by run_id are.
+    for n in 0..25 {
+        runs.push((7000, format!("same-{n:02}"), "retry"));
+    }
+    runs.push((8000, "newest".into(), "failed"));
     let batch: String = runs
         .iter()
         .flat_map(|(start, run_id, result)| run_of_a(run_id, *start, result))
@@ -181,15 +186,22 @@ fn recent_are_the_twenty_runs_before_that_gave_a_result() {
         let answer = if answer.status == 200 { answer } else { kitchen.get(&format!("/api/runs/{run_id}/nodes/a")) };
         answer.json()["recent"].as_array().expect("recent").clone()
     };
-    for (start, run_id) in
-        [(5000, "m3"), (5000, "a-same"), (5000, "z-same"), (6000, "later"), (105, "old-5"), (100, "old-0")]
-    {
+    for (start, run_id) in [
+        (5000, "m3"),
+        (5000, "a-same"),
+        (5000, "z-same"),
+        (6000, "later"),
+        (7000, "same-03"),
+        (8000, "newest"),
+        (105, "old-5"),
+        (100, "old-0"),
+    ] {
         let told: Vec<String> = recent(run_id).iter().map(|run| run["run_id"].as_str().unwrap().to_owned()).collect();
         assert_eq!(told, naive((start, run_id)), "before {run_id}");
     }
     let before_all = recent("planned");
     assert_eq!(before_all.len(), 20);
-    assert_eq!(before_all[19], json!({"run_id": "later", "result": "failed", "attempts": 1, "duration_s": 10.0}));
+    assert_eq!(before_all[19], json!({"run_id": "newest", "result": "failed", "attempts": 1, "duration_s": 10.0}));
     let results = |run: &Value| run["result"].as_str().unwrap().to_owned();
     assert_eq!(recent("old-4").iter().map(results).collect::<Vec<_>>(), ["done", "retry", "failed", "blocked"]);
     assert_eq!(recent("old-4")[0]["duration_s"], 7.0);
