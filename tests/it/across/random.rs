@@ -10,8 +10,6 @@ use kahn::domain::Timestamp;
 struct Mood {
     /// How many of a hundred nodes and audits fail.
     fails: u64,
-    /// Whether every run is one of the same agent, whose history is long then.
-    is_one_agent: bool,
     /// How many of a hundred nodes are retried.
     retried: u64,
 }
@@ -49,7 +47,6 @@ const CHECKS: [&str; 3] = ["cargo test", "cargo clippy", "scripts/smoke.sh"];
 fn random_run(random: &mut Random, mood: Mood, run_id: &str) -> Log {
     let started = epoch() + random.pick(&[0, 0, HOUR, DAY, 5 * DAY, 6 * DAY, 7 * DAY, 12 * DAY, 20 * DAY]);
     match random.below(20) {
-        _ if mood.is_one_agent => random_agent_run(random, mood, Log::agent(run_id, started, "")),
         0 => {
             let mut log = Log::empty(run_id, started);
             random_work(random, mood, &mut log);
@@ -70,8 +67,7 @@ fn random_run(random: &mut Random, mood: Mood, run_id: &str) -> Log {
 }
 
 fn random_agent_run(random: &mut Random, mood: Mood, mut log: Log) -> Log {
-    log.events[0]["agent_id"] =
-        json!(if mood.is_one_agent { "coder" } else { random.pick(&["coder", "planner", "reviewer"]) });
+    log.events[0]["agent_id"] = json!(random.pick(&["coder", "planner", "reviewer"]));
     if random.chance(50) {
         log.events[0]["model"] = json!(random.pick(&["m-large", "m-small"]));
     }
@@ -145,11 +141,7 @@ fn random_graph(random: &mut Random) -> Value {
 
 /// Runs of all kinds, and a moment at which some of them are just in a window.
 pub(crate) fn random_fleet(random: &mut Random, prefix: &str) -> (Vec<Log>, i64) {
-    let mood = Mood {
-        is_one_agent: random.chance(20),
-        fails: random.pick(&[0, 5, 20, 50, 100]),
-        retried: random.pick(&[0, 10, 40]),
-    };
+    let mood = Mood { fails: random.pick(&[0, 5, 20, 50, 100]), retried: random.pick(&[0, 10, 40]) };
     let count = 1 + random.below(20);
     let mut logs: Vec<Log> =
         (0..count).map(|n| random_run(random, mood, &format!("{prefix}{}", (n * 7) % 25))).collect();

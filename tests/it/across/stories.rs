@@ -64,14 +64,13 @@ pub(crate) fn nights() -> Vec<Log> {
 
 /// Agents with a reason to look at each, or none. A letter is the outcome of a run, a number its score in hundredths.
 pub(crate) fn agents_at_work() -> Vec<Log> {
-    let stories: [(&str, &str); 13] = [
+    let stories: [(&str, &str); 12] = [
         ("steady", "c90 c90 c91 c90 c92"),
         ("fell", "c90 c90 p90"),
         ("still-down", "c90 p50 p50"),
         ("dropped", "c90 c90 c90 c90 c90 c74"),
         ("held", "c90 c90 c90 c90 c90 c75"),
         ("dropped-from-old-heights", "c90 c90 c50 c50 c50 c50 c50 c40"),
-        ("measured-by-five", "c90 c50 c70 c60 c50 c70 c48"),
         ("back-up", "c90 p50 c90"),
         ("flying", "c- ~"),
         ("new", "a-"),
