@@ -29,8 +29,9 @@ pub(crate) fn hot(archives: &mut Archives, rows: &mut Vec<Row>) {
         compare(archives, rows, &kahn, (what, &[path.to_owned()], Some(0.8)));
     }
     // What a page costs when nothing is held: as_of makes each request another one.
-    let fresh: Vec<String> =
-        (0..2000).map(|at| format!("/api/runs?limit=50&as_of=2026-11-01T00:{:02}:{:02}.000Z", at / 60, at % 60)).collect();
+    let fresh: Vec<String> = (0..2000)
+        .map(|at| format!("/api/runs?limit=50&as_of=2026-11-01T00:{:02}:{:02}.000Z", at / 60, at % 60))
+        .collect();
     compare(archives, rows, &kahn, ("the same list, each request another as_of", &fresh, None));
 }
 
