@@ -118,7 +118,7 @@ fn a_run_comes_into_the_list_and_leaves_it_as_the_filters_say() {
         end(&kitchen, "before");
         until(&mut live, "before", false, |_| true).await;
         until(&mut ended, "before", true, |row| row["outcome"] == "stuck").await;
-        until(&mut named, "before", true, |_| true).await;
+        until(&mut named, "before", true, |row| row["outcome"] == "stuck").await;
         until(&mut recent, "before", false, |_| true).await;
         start(&kitchen, "then");
         until(&mut live, "then", true, |_| true).await;
