@@ -1,39 +1,159 @@
-//! The UI's files, embedded in the binary.
+//! The UI: its files, embedded in the binary as they stand in `src/ui`, each under the hash of all of them, so that
+//! a browser never asks twice for one that it has. A debug build reads them from disk at each request.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 
 use super::answer::{self, Answer};
 use super::error::ApiError;
+use crate::domain::id::sha256_hex;
 
 #[derive(RustEmbed)]
 #[folder = "src/ui/"]
-struct Files;
+struct Embedded;
 
+/// The files of the UI, as they are served.
+struct Ui {
+    /// Of the names and bytes of all files.
+    hash: String,
+    /// The page that every address of the UI answers with, but for the list of what it needs first.
+    page: String,
+    files: BTreeMap<String, File>,
+}
+
+/// A file and its shorter form; both are kept, since everybody asks for the same few.
+struct File {
+    content_type: &'static str,
+    plain: Bytes,
+    gzip: Bytes,
+}
+
+/// The style sheets are written in parts and sent as one, in the order of their names.
+const STYLE: &str = "kahn.css";
+
+/// What each page loads at once, so that the browser need not read one module to learn of the next.
+const SHELL: &[&str] = &["vendor/ui-runtime.js", "js/app.js", "js/net.js", "js/fmt.js"];
+const BY_PAGE: &[(&str, &[&str])] = &[
+    ("", &["js/runs.js", "js/list.js"]),
+    ("runs", &["js/runs.js", "js/list.js"]),
+    ("a run", &["js/run.js", "js/dag.js", "js/layout.js", "js/fold.js", "js/gantt.js", "js/list.js"]),
+    ("agents", &["js/agents.js", "js/list.js"]),
+    ("audits", &["js/audits.js", "js/list.js"]),
+    ("nodes", &["js/audits.js", "js/list.js"]),
+    ("compare", &["js/compare.js"]),
+];
+
+impl Ui {
+    fn read() -> Self {
+        let mut found: BTreeMap<String, Cow<'static, [u8]>> = Embedded::iter()
+            .filter_map(|name| Embedded::get(&name).map(|file| (name.into_owned(), file.data)))
+            .collect();
+        let style = found.iter().filter(|(name, _)| name.starts_with("css/")).map(|(_, bytes)| &**bytes);
+        let style = style.collect::<Vec<_>>().join(&b'\n');
+        found.retain(|name, _| !name.starts_with("css/"));
+        found.insert(STYLE.to_owned(), style.into());
+        let mut all = Vec::new();
+        for (name, bytes) in &found {
+            all.extend_from_slice(format!("{name} {}\n", bytes.len()).as_bytes());
+            all.extend_from_slice(bytes);
+        }
+        let hash: String = sha256_hex(&all).chars().take(16).collect();
+        let page = found.remove("index.html").unwrap_or_default();
+        let page = String::from_utf8_lossy(&page).replace("{hash}", &hash);
+        let files = found.into_iter().filter_map(|(name, bytes)| Some((name.clone(), File::of(&name, bytes)?)));
+        Self { files: files.collect(), hash, page }
+    }
+
+    /// Read once; a debug build is for those who edit the files.
+    fn get() -> Arc<Self> {
+        static UI: std::sync::LazyLock<Arc<Ui>> = std::sync::LazyLock::new(|| Arc::new(Ui::read()));
+        if cfg!(debug_assertions) { Arc::new(Self::read()) } else { Arc::clone(&UI) }
+    }
+
+    /// The page for this address, with the links to what it needs first.
+    fn page_at(&self, path: &str) -> String {
+        let page = match path.trim_start_matches('/').split_once('/') {
+            Some(("runs", _)) => "a run",
+            Some((page, _)) => page,
+            None => path.trim_start_matches('/'),
+        };
+        let wanted = BY_PAGE.iter().find(|(name, _)| *name == page);
+        let modules = SHELL.iter().chain(wanted.map_or(&[] as &[&str], |(_, modules)| modules));
+        let mut links = String::new();
+        for module in modules.filter(|module| self.files.contains_key(**module)) {
+            let _ = writeln!(links, "<link rel=\"modulepreload\" href=\"/a/{}/{module}\">", self.hash);
+        }
+        self.page.replace("<!--first-->\n", &links)
+    }
+}
+
+impl File {
+    /// `None` for what browsers have no use for.
+    fn of(name: &str, bytes: Cow<'static, [u8]>) -> Option<Self> {
+        let content_type = match name.rsplit_once('.').map(|(_, ending)| ending)? {
+            "css" => "text/css; charset=utf-8",
+            "js" => "text/javascript; charset=utf-8",
+            "svg" => "image/svg+xml",
+            _ => return None,
+        };
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        // Into memory: nothing there can fail.
+        let gzip = gzip.write_all(&bytes).and_then(|()| gzip.finish()).unwrap_or_default();
+        let plain = match bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        Some(Self { content_type, plain, gzip: gzip.into() })
+    }
+}
+
+/// Every page of the UI: the same one, which looks at its address itself.
 pub(super) async fn index(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    file(&request, "index.html")
+    let ui = Ui::get();
+    let page = ui.page_at(request.path());
+    let etag = sha256_hex(page.as_bytes());
+    let answer = Answer { content_type: "text/html; charset=utf-8", etag_source: &etag, headers: Vec::new() };
+    Ok(answer::send(&request, answer, page.into()))
 }
 
+/// A file of the UI. Another hash is that of another version: the page that asks for it is to be loaded anew.
 pub(super) async fn asset(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let name = request.match_info().get("file").unwrap_or("").to_owned();
-    file(&request, &name)
+    let nothing = || ApiError::of_status(StatusCode::NOT_FOUND);
+    let ui = Ui::get();
+    let (hash, name) = (request.match_info().get("hash"), request.match_info().get("file").unwrap_or_default());
+    let file = ui.files.get(name).filter(|_| hash == Some(ui.hash.as_str())).ok_or_else(nothing)?;
+    let etag = sha256_hex(format!("{hash:?} {name}").as_bytes());
+    let mut response = answer::head(&request, answer::etag(&etag).into());
+    response.insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"));
+    response.insert_header((header::VARY, "Accept-Encoding"));
+    let body = if takes_gzip(&request) {
+        response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+        file.gzip.clone()
+    } else {
+        // Not coded on the way either: that would be done for each request anew.
+        response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("identity")));
+        file.plain.clone()
+    };
+    Ok(answer::finish(response, file.content_type, answer::roomy(&request, body)?))
 }
 
-fn file(request: &HttpRequest, name: &str) -> Result<HttpResponse, ApiError> {
-    let nothing = || ApiError::of_status(StatusCode::NOT_FOUND);
-    let file = Files::get(name).ok_or_else(nothing)?;
-    let content_type = match name.rsplit_once('.').map(|(_, ending)| ending) {
-        Some("html") => "text/html; charset=utf-8",
-        Some("css") => "text/css; charset=utf-8",
-        Some("js") => "text/javascript; charset=utf-8",
-        Some("svg") => "image/svg+xml",
-        _ => return Err(nothing()),
-    };
-    let etag = hex::encode(file.metadata.sha256_hash());
-    let body = match file.data {
-        std::borrow::Cow::Borrowed(bytes) => bytes::Bytes::from_static(bytes),
-        std::borrow::Cow::Owned(bytes) => bytes.into(),
-    };
-    Ok(answer::send(request, Answer { content_type, etag_source: &etag, headers: Vec::new() }, body))
+/// The client says that it reads gzip, and does not weigh it at nothing.
+fn takes_gzip(request: &HttpRequest) -> bool {
+    let takes = request.headers().get_all(header::ACCEPT_ENCODING).filter_map(|value| value.to_str().ok());
+    takes.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.trim().parse::<f32>().ok());
+        matches!(name.trim(), "gzip" | "*") && weight.is_some_and(|weight| weight > 0.0)
+    })
 }

@@ -37,7 +37,14 @@ fn all() -> Vec<Route> {
         one(Method::PUT, "/v1/ingest/runs/{run_id}/graph", ingest::put_graph),
         get("/ws/live",                                feed::live),
         get("/",                                       pages::index),
-        get("/a/{file}",                               pages::asset),
+        get("/runs",                                   pages::index),
+        get("/runs/{run_id}",                          pages::index),
+        get("/agents",                                 pages::index),
+        get("/agents/{agent_id}",                      pages::index),
+        get("/audits",                                 pages::index),
+        get("/nodes",                                  pages::index),
+        get("/compare",                                pages::index),
+        get("/a/{hash}/{file:.*}",                     pages::asset),
     ]
 }
 

@@ -47,18 +47,18 @@ impl Address {
 
 /// Every route of the table.
 pub(crate) fn addresses() -> Vec<Address> {
-    let file = std::fs::read_dir(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ui"))
-        .expect("the files of the UI")
-        .map(|file| file.expect("a file").file_name().into_string().expect("a name"))
-        .find(|name| name.ends_with(".css"))
-        .expect("a style sheet");
+    let page = backend::with_samples().get("/").text();
+    let hash =
+        page.split("/a/").nth(1).and_then(|rest| rest.split('/').next()).expect("the page names its files").to_owned();
     let addresses: Vec<Address> = route_table()
         .into_iter()
         .map(|(method, pattern)| {
             let mut target = pattern
                 .replace("{run_id}", RUN)
                 .replace("{node_id}", "api-events")
-                .replace("{file}", &file)
+                .replace("{agent_id}", "coder")
+                .replace("{hash}", &hash)
+                .replace("{file:.*}", "kahn.css")
                 .replace("{code}", "not-found");
             assert!(!target.contains('{'), "{pattern}: say here what stands for it");
             if pattern == "/api/compare" {
