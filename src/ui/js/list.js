@@ -57,7 +57,7 @@ const fromControl = (event) => /** @type {Element} */ (event.target).closest('in
  * @property {(index: number) => HTMLElement} make a new element for a row, filled
  * @property {(el: HTMLElement, index: number, force: boolean) => void} place the row's element is (still) at this index
  * @property {(el: HTMLElement) => void} [drop] the element leaves the document
- * @property {() => string|null} [pinned] key of a row that stays in the document wherever it is: the focused one
+ * @property {() => number} [pinned] index of a row that stays in the document wherever it is, the focused one; or -1
  * @property {(from: number, to: number) => void} [shown] rows [from, to) are in the document
  */
 
@@ -228,8 +228,7 @@ export class RowWindow {
 
     /** @type {Map<string, number>} */
     const wanted = new Map();
-    const pinnedKey = source.pinned?.() ?? null;
-    const pinned = pinnedKey === null ? -1 : this.locate(pinnedKey, this.places.get(pinnedKey) ?? from);
+    const pinned = source.pinned?.() ?? -1;
     if (pinned >= 0 && pinned < from) wanted.set(source.key(pinned), pinned);
     for (let index = from; index < to; index++) wanted.set(source.key(index), index);
     if (pinned >= to) wanted.set(source.key(pinned), pinned);
@@ -374,7 +373,7 @@ export class VList {
       make: (index) => this.make(index),
       place: (el, index, force) => this.place(el, index, force),
       drop: (el) => on.drop?.(el),
-      pinned: () => this.activeKey,
+      pinned: () => this.activeIndex,
       shown: (from, to) => this.shown(from, to),
     }, this.head);
     this.watchWidth = () => this.root.classList.toggle('vl-narrow', innerWidth < NARROW);
@@ -770,11 +769,15 @@ export class Log {
     this.passing = null;
     /** @type {{kind: string|null, node: string|null, q: string}} */
     this.wanted = { kind: null, node: null, q: '' };
+    /** What to look for, any case. @type {RegExp|null} */
+    this.words = null;
     /** @type {number|null} */
     this.moment = null;
     this.momentSeen = true;
     this.inUtc = false;
     this.unseen = 0;
+    /** New lines are counted once the reader has left the end. */
+    this.counting = false;
     this.lastTop = 0;
     /** @type {string|null} */
     this.activeKey = null;
@@ -810,7 +813,7 @@ export class Log {
       key: (index) => String(this.line(index).seq),
       make: (index) => this.make(index),
       place: (el, index, force) => { if (force) this.fill(el, index); },
-      pinned: () => this.activeKey,
+      pinned: () => this.activeIndex(),
     });
     // Where the page itself scrolls (phones), following would drag the page along: there it waits to be asked for.
     this.following = this.rows.scroller === this.pane;
@@ -867,10 +870,11 @@ export class Log {
 
   /** @param {LogItem} item */
   passes(item) {
-    const { kind, node, q } = this.wanted;
+    const { kind, node } = this.wanted;
     if (kind !== null && item.event !== kind) return false;
     if (node !== null && item.node_id !== node) return false;
-    return !q || `${item.seq} ${item.event} ${item.node_id ?? ''} ${item.text}`.toLowerCase().includes(q);
+    const words = this.words;
+    return !words || words.test(item.text) || words.test(item.event) || (item.node_id !== null && words.test(item.node_id));
   }
 
   /**
@@ -905,7 +909,7 @@ export class Log {
       if (!this.passing) added++;
       else if (this.passes(item)) added = this.passing.push(this.all.length - 1) && added + 1;
     }
-    if (added && !this.following && this.moment === null) this.unseen += added;
+    if (this.counting && this.moment === null) this.unseen += added;
     if (added) this.grow();
     this.paintState();
   }
@@ -949,7 +953,11 @@ export class Log {
   filter(change) {
     if (change.kind !== undefined) this.wanted.kind = change.kind || null;
     if (change.node !== undefined) this.wanted.node = change.node || null;
-    if (change.q !== undefined) this.wanted.q = (change.q ?? '').trim().toLowerCase();
+    if (change.q !== undefined) {
+      const q = (change.q ?? '').trim();
+      this.wanted.q = q;
+      this.words = q ? new RegExp(q.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'), 'i') : null;
+    }
     const { top } = this.rows.view();
     const first = Math.max(0, Math.floor(top / this.rows.height));
     const seq = top > 0 && first < this.total() ? this.line(first).seq : null;
@@ -994,11 +1002,14 @@ export class Log {
     this.paintState();
   }
 
+  /** Brings the line of the moment on screen, what came before it above. */
   showMoment() {
     const index = Log.lastUpTo(this.total(), (at) => this.line(at).seq, this.moment ?? Infinity);
     this.momentSeen = index >= 0 && this.line(index).seq === this.moment;
     if (index < 0) return;
-    this.rows.reveal(index);
+    const { top, height } = this.rows.view();
+    const start = index * this.rows.height;
+    if (start < top || start + this.rows.height > top + height) this.rows.reveal(index, 'end');
     this.lastTop = this.rows.view().top;
   }
 
@@ -1014,6 +1025,14 @@ export class Log {
     if (utc === this.inUtc) return;
     this.inUtc = utc;
     this.rows.render(true, true);
+  }
+
+  /** Where the focused line is among those that pass, or -1. */
+  activeIndex() {
+    if (this.activeKey === null) return -1;
+    const seq = Number(this.activeKey);
+    const index = Log.lastUpTo(this.total(), (at) => this.line(at).seq, seq);
+    return index >= 0 && this.line(index).seq === seq ? index : -1;
   }
 
   /** @param {number|null} ms marks the line of this time if it is on screen; scrolls nothing */
@@ -1079,7 +1098,7 @@ export class Log {
     if (!this.kindBox || !this.textBox || !this.nodeChip) return;
     const { kind, node, q } = this.wanted;
     this.kindBox.value = kind ?? '';
-    if (this.textBox.value.trim().toLowerCase() !== q) this.textBox.value = q;
+    if (this.textBox.value.trim() !== q) this.textBox.value = q;
     this.nodeChip.hidden = node === null;
     this.nodeChip.textContent = node === null ? '' : `node ${visible(node.slice(0, 300))} ×`;
     this.nodeChip.setAttribute('aria-label', node === null ? '' : `Show all nodes again, not only ${visible(node.slice(0, 300))}`);
@@ -1100,6 +1119,7 @@ export class Log {
 
   /** @param {boolean} following */
   setFollow(following) {
+    this.counting = !following;
     if (following) this.unseen = 0;
     if (following !== this.following) {
       this.following = following;
