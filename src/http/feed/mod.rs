@@ -157,14 +157,18 @@ impl Client {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.tick().await;
         let mut last_heard = Instant::now();
-        let mut blocked_since = None;
+        let mut blocked_since: Option<Instant> = None;
         let mut allowance = Allowance::full();
         loop {
             let has_room = self.outbox.has_room();
             if has_room {
-                if blocked_since.take().is_some_and(|since: Instant| since.elapsed() >= SLOW_AFTER) {
-                    self.put_page_back();
-                    self.runs.values_mut().filter(|run| run.is_behind).for_each(|run| run.was_stalled = true);
+                if let Some(since) = blocked_since.take() {
+                    // Whoever takes what waited is there; until then it was not asked.
+                    last_heard = Instant::now();
+                    if since.elapsed() >= SLOW_AFTER {
+                        self.put_page_back();
+                        self.runs.values_mut().filter(|run| run.is_behind).for_each(|run| run.was_stalled = true);
+                    }
                 }
             } else {
                 blocked_since.get_or_insert_with(Instant::now);
@@ -208,6 +212,9 @@ impl Client {
 
     /// A sign of life, and a look at the client's.
     fn beat(&mut self, blocked_since: Option<Instant>, last_heard: Instant) -> Result<(), Parting> {
+        if self.slow_since.is_some_and(|since| since.elapsed() >= CATCH_UP_WITHIN) {
+            return Err(slow());
+        }
         if let Some(since) = blocked_since {
             if since.elapsed() >= DEAD_AFTER {
                 return Err(slow());
@@ -216,8 +223,7 @@ impl Client {
             self.put_page_back();
             return Ok(());
         }
-        if last_heard.elapsed() >= DEAD_AFTER || self.slow_since.is_some_and(|since| since.elapsed() >= CATCH_UP_WITHIN)
-        {
+        if last_heard.elapsed() >= DEAD_AFTER {
             return Err(slow());
         }
         // What the storage could not give is asked for again.

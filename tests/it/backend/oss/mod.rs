@@ -9,6 +9,7 @@ mod held;
 mod late;
 mod scarce;
 mod serve;
+mod slow;
 
 use std::path::Path;
 
