@@ -109,6 +109,10 @@ export async function newPage({ origin, theme = "light", width = 1440, height = 
       fault(`a request that leaves the origin: ${request.url()}`);
     }
   });
+  const on_their_way = new Set();
+  waiting.set(context, on_their_way);
+  context.on("request", (request) => on_their_way.add(request));
+  for (const end of /** @type {const} */ (["requestfinished", "requestfailed"])) context.on(end, (request) => on_their_way.delete(request));
   context.on("console", (message) => {
     if (message.type() === "error") fault(`console: ${message.text()} (${message.location().url})`);
   });
@@ -142,6 +146,17 @@ export async function visit(page, path) {
 }
 export const usable = (page) =>
   page.waitForFunction(() => performance.getEntriesByName("scope:usable").length > 0);
+
+/** Nothing is on its way any more, and what came has been drawn. */
+export async function settled(page) {
+  const quiet = () => page.evaluate(() => performance.getEntriesByType("resource").length);
+  await until("all requests are answered", async () => waiting.get(page.context()).size, (count) => count === 0);
+  for (let before = -1, now = await quiet(); before !== now || waiting.get(page.context()).size; before = now, now = await quiet()) {
+    await drawn(page);
+    await drawn(page);
+  }
+}
+const waiting = new Map();
 
 /** Two frames: what a change of state brings about has been drawn. */
 export const drawn = (page) => page.evaluate(() => new Promise((resolve) =>
@@ -177,7 +192,7 @@ const checks = [];
  * @param {number} number   of the specification's table
  * @param {string} title
  * @param {string} lost     what nobody would notice if this were red and nobody looked
- * @param {() => Promise<void>} body
+ * @param {() => Promise<string | void>} body   may give a note to print
  */
 export const check = (number, title, lost, body) => checks.push({ number, title, lost, body });
 
@@ -188,11 +203,11 @@ export async function runChecks(wanted) {
   let failed = 0;
   for (const { number, title, lost, body } of chosen) {
     const begun = Date.now();
-    let fault = null;
+    let fault = null, note = "";
     let clock;
     try {
       const late = new Promise((_, reject) => { clock = setTimeout(() => reject(new Fault("took over 120 s")), 120_000); });
-      await Promise.race([body(), late]);
+      note = (await Promise.race([body(), late])) ?? "";
     } catch (error) {
       fault = error instanceof Fault ? error.message : error.stack;
     }
@@ -205,7 +220,7 @@ export async function runChecks(wanted) {
       failed++;
       console.log(`FAIL  ${number}  ${title} (${took})\n      ${fault}\n      lost: ${lost}`);
     } else {
-      console.log(`ok    ${number}  ${title} (${took})`);
+      console.log(`ok    ${number}  ${title} (${took})${note && `\n      ${note}`}`);
     }
   }
   console.log(`${chosen.length - failed} passed, ${failed} failed`);
