@@ -137,15 +137,16 @@ export async function newPage({ origin, theme = "light", width = 1440, height = 
 const open = [];
 
 /**
- * Goes there and waits until the page says that it can be used (the mark `scope:usable`).
+ * Goes there and waits until the page can be used.
  * @param {import("playwright-core").Page} page
  */
 export async function visit(page, path) {
   await page.goto(path, { waitUntil: "domcontentloaded" });
   await usable(page);
 }
-export const usable = (page) =>
-  page.waitForFunction(() => performance.getEntriesByName("scope:usable").length > 0);
+/** The page says so itself (the mark `scope:usable`), or it has its heading and no place that waits to be filled. */
+export const usable = (page) => page.waitForFunction(() => document.querySelector("main h1")
+  && (performance.getEntriesByName("scope:usable").length > 0 || !document.querySelector("main .skeleton")));
 
 /** Nothing is on its way any more, and what came has been drawn. */
 export async function settled(page) {

@@ -4,9 +4,9 @@ import { drawn, until, usable } from "./lib.mjs";
 /** @typedef {import("playwright-core").Page} Page */
 
 export const PART = {
-  chip: ".sh-live",
+  chip: "#connection",
   /** What says on the whole page that the line to the server is bad. */
-  offline: ".sh-offline",
+  offline: ".sh-banners .banner",
   row: '[role="grid"] .vl-row',
   grid: '[role="grid"]',
   node: '[role="group"][aria-label^="Dependency graph"] [role="button"]',
