@@ -4,10 +4,10 @@
  */
 
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/ui-runtime.js";
-import { CopyButton, Glyph, Time, announce, href, keys, nowTick, setQuery, setTitle, settings } from "./app.js";
+import { CopyButton, Glyph, Problem, Time, announce, chip, href, keys, nowTick, setQuery, setTitle, settings } from "./app.js";
 import { api, live, text } from "./net.js";
 import { clock, count, describe, duration, parse, percent, plural, runState, score, visible } from "./fmt.js";
-import { Bar, Rows, Trouble, query, useAnswer, useWidth } from "./fleet.js";
+import { Bar, Rows, query, useAnswer, useWidth } from "./fleet.js";
 import { OUTCOME_MEANING, usageWords } from "./agents.js";
 import { Evidence } from "./audits.js";
 
@@ -361,7 +361,18 @@ export function Page({ route, state: first }) {
     const next = direction > 0 ? shown.failures.find((one) => one > seq) : shown.failures.findLast((one) => one < seq);
     if (next !== undefined) chooseSeq(next);
   };
-  useEffect(() => setTitle(titleOf(state ?? first)), [state]);
+  useEffect(() => {
+    const run = state ?? first;
+    const { word, ...status } = runState(run);
+    setTitle(`${word} · ${run.run_id}`, status);
+  }, [state]);
+  const { utc } = settings;
+  useEffect(() => {
+    if (at !== null) chip.value = { kind: "replay", text: `Replay ${clock(shown.times.at(-1) ?? 0, { utc: utc.value })}` };
+    else if (isEnded) chip.value = { kind: "finished", text: "Finished" };
+    else chip.value = null;
+    return () => { chip.value = null; };
+  }, [at, shown, isEnded, utc.value]);
 
   const columns = useMemo(() => stepColumns({ start: whole.start, end: axisEnd, now, audits: shown.audits, unfolded, toggle }),
     [whole.start, axisEnd, now, shown, unfolded]);
@@ -385,7 +396,7 @@ export function Page({ route, state: first }) {
   return html`<div class="ar-page">
     <${Header} run=${state ?? { ...first, agent: null }} isReplay=${at !== null} isKnown=${state !== null} now=${now} isTicking=${isTicking} />
     ${log.notice === "" ? null : html`<p class="banner warn">${log.notice}</p>`}
-    ${error === null ? null : html`<${Trouble} error=${error} retry=${() => { log.retry(); moment.retry(); }} route=${route} />`}
+    ${error === null ? null : html`<${Problem} what="this run" error=${error} retry=${() => { log.retry(); moment.retry(); }} />`}
     <${Banners} run=${state} diagnostics=${diagnostics} rows=${shown.rows} now=${now} choose=${chooseSeq} />
     <div class="ar-body">
       <aside class="ar-rail" aria-label="What to look at">
@@ -442,12 +453,6 @@ function rowAt(rows, seq) {
 }
 
 // --- header --------------------------------------------------------------------------------------------------------
-
-/** @param {any} run */
-function titleOf(run) {
-  const { word } = runState(run);
-  return `${word} · ${run.run_id}`;
-}
 
 function Header({ run, isReplay, isKnown, now, isTicking }) {
   const { set, value, word } = runState(run);

@@ -3,10 +3,10 @@
  */
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/ui-runtime.js";
-import { Glyph, Time, href, keys, navigate, setQuery, setTitle } from "./app.js";
+import { Glyph, Problem, Time, href, keys, navigate, setQuery, setTitle } from "./app.js";
 import { count, describe, duration, percent, plural, runState, score } from "./fmt.js";
 import {
-  Bar, Choice, Rows, Skeleton, Spark, Trouble, countWords, keep, leaveOnEscape, query, useAnswer, useWidth,
+  Bar, Choice, Rows, Skeleton, Spark, countWords, keep, leaveOnEscape, query, useAnswer, useWidth,
   windowOf,
 } from "./fleet.js";
 
@@ -60,7 +60,7 @@ function Agents({ route }) {
   return html`<section class="ag-page" ref=${host}>
     <div class="ag-bar">
       <h1>Agents</h1>
-      <input class="ag-filter" type="search" placeholder="Filter agents ( / )" aria-label="Filter agents" ref=${filter}
+      <input class="field ag-filter" type="search" placeholder="Filter agents ( / )" aria-label="Filter agents" ref=${filter}
         value=${q} onInput=${(/** @type {any} */ event) => setQuery({ q: event.target.value || null }, { replace: true })}
         onKeyDown=${leaveOnEscape} />
       <${Choice} label="Order" value=${sort} options=${[["severity", "Severity"], ["busiest", "Busiest"]]}
@@ -70,7 +70,7 @@ function Agents({ route }) {
       ${data === null ? null : html`<span class="muted ag-total">
         ${plural(items.length, "agent")}${data.window === "all" ? "" : ` in ${data.window}`}</span>`}
     </div>
-    ${error === null ? null : html`<${Trouble} error=${error} retry=${retry} route=${route} />`}
+    ${error === null ? null : html`<${Problem} what="the agents" error=${error} retry=${retry} />`}
     ${data === null ? (error === null ? html`<${Skeleton} />` : null)
       : data.items.length === 0 ? html`<${NoRuns} window=${window} route=${route} />`
       : items.length === 0 ? html`<p class="empty">No agent's name has “${q}” in it.
@@ -222,7 +222,7 @@ function Agent({ route, id }) {
   return html`<section class="ag-page">
     <nav class="ag-crumbs" aria-label="Breadcrumb"><a href=${href("/agents", keep(route))}>Agents</a> /</nav>
     <h1 class="mono ag-name">${id}</h1>
-    ${error === null ? null : html`<${Trouble} error=${error} retry=${() => { runs.retry(); fleet.retry(); }} route=${route} />`}
+    ${error === null ? null : html`<${Problem} what=${`the runs of ${id}`} error=${error} retry=${() => { runs.retry(); fleet.retry(); }} />`}
     ${item === undefined ? null : html`<${AgentSummary} item=${item} />`}
     ${runs.data === null ? (error === null ? html`<${Skeleton} />` : null)
       : runs.data.items.length === 0 ? html`<p class="empty">No runs of ${id} in this window.

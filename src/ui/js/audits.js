@@ -3,11 +3,11 @@
  */
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/ui-runtime.js";
-import { Glyph, Time, href, keys, setQuery, setTitle } from "./app.js";
+import { Glyph, Problem, Time, href, keys, setQuery, setTitle } from "./app.js";
 import { api } from "./net.js";
 import { count, describe, duration, percent, plural } from "./fmt.js";
 import {
-  Bar, Choice, Rows, Skeleton, Strip, Trouble, keep, leaveOnEscape, query, resultWord, useAnswer, useWidth,
+  Bar, Choice, Rows, Skeleton, Strip, keep, leaveOnEscape, query, resultWord, useAnswer, useWidth,
   windowOf,
 } from "./fleet.js";
 
@@ -69,14 +69,14 @@ function FlakinessPage({ form, route }) {
   return html`<section class="ag-page au-page" ref=${host}>
     <div class="ag-bar">
       <h1>${form.title}</h1>
-      <input class="ag-filter" type="search" placeholder=${`Filter ${form.noun}s ( / )`} aria-label=${`Filter ${form.noun}s`}
+      <input class="field ag-filter" type="search" placeholder=${`Filter ${form.noun}s ( / )`} aria-label=${`Filter ${form.noun}s`}
         ref=${filter} value=${q} onKeyDown=${leaveOnEscape}
         onInput=${(/** @type {any} */ event) => setQuery({ q: event.target.value || null }, { replace: true })} />
       ${verdicts.length > 1 || verdict !== null ? html`<${Choice} label="Verdict" value=${verdict ?? ""}
         options=${[["", `All ${count(all.length)}`], ...verdicts]}
         choose=${(/** @type {string} */ value) => setQuery({ f: value || null }, { replace: false })} />` : null}
     </div>
-    ${error === null ? null : html`<${Trouble} error=${error} retry=${retry} route=${route} />`}
+    ${error === null ? null : html`<${Problem} what=${`${form.title.toLowerCase()}`} error=${error} retry=${retry} />`}
     ${data === null ? (error === null ? html`<${Skeleton} height=${36} />` : null)
       : all.length === 0 ? html`<${Nothing} form=${form} window=${window} route=${route} />`
       : html`<div class="au-body">
@@ -183,7 +183,7 @@ function AuditPanel({ item, id, window }) {
       </dl>`}
     <${ByAgent} results=${evidence.results} />
     <h3>Results by run, newest first</h3>
-    ${evidence.error === null ? null : html`<${Trouble} error=${evidence.error} retry=${evidence.retry} route=${{}} />`}
+    ${evidence.error === null ? null : html`<${Problem} what="the results" error=${evidence.error} retry=${evidence.retry} />`}
     <ol class="au-results">${evidence.results.map((/** @type {any} */ result) => html`<li key=${`${result.run_id} ${result.seq}`}>
       <p><${Glyph} set="audit" value=${result.result} /> ${describe("audit", result.result).word}
         ${" "}<a class="mono" href=${runHref(result.run_id, { at: result.seq })}>${result.run_id}</a>
@@ -336,7 +336,7 @@ function NodePanel({ item, id, window }) {
         <div><dt>Flips</dt><dd>${count(item.transitions)} in ${plural(item.n, "decided result")}</dd></div>
         <div><dt>Last flake</dt><dd><${RunLink} runId=${item.last_flake_run_id} /></dd></div>
       </dl>`}
-    ${error === null ? null : html`<${Trouble} error=${error} retry=${() => { newest.retry(); node.retry(); }} route=${{}} />`}
+    ${error === null ? null : html`<${Problem} what="the results" error=${error} retry=${() => { newest.retry(); node.retry(); }} />`}
     ${node.data === null ? null : html`
       ${node.data.spec?.deliverable ? html`<p>${node.data.spec.deliverable}</p>` : null}
       <h3>Results by run, newest first</h3>

@@ -3,9 +3,9 @@
  */
 
 import { html, useEffect, useMemo, useRef } from "../vendor/ui-runtime.js";
-import { Glyph, Time, href, keys, setQuery, setTitle } from "./app.js";
+import { Glyph, Problem, Time, href, keys, setQuery, setTitle } from "./app.js";
 import { count, describe, duration, parse, plural, runState, score } from "./fmt.js";
-import { Choice, Rows, Skeleton, Trouble, leaveOnEscape, query, useAnswer } from "./fleet.js";
+import { Choice, Rows, Skeleton, leaveOnEscape, query, useAnswer } from "./fleet.js";
 
 /** How often a comparison with a live run is asked for anew. */
 const LIVE_EVERY = 1000;
@@ -51,11 +51,11 @@ function Picker({ base, head, route }) {
   const error = runs.error ?? other.error;
   return html`<section class="ag-page cp-page">
     <div class="ag-bar"><h1>Compare</h1>
-      <input class="ag-filter" type="search" placeholder="Filter runs ( / )" aria-label="Filter runs" ref=${filter} value=${q}
+      <input class="field ag-filter" type="search" placeholder="Filter runs ( / )" aria-label="Filter runs" ref=${filter} value=${q}
         onInput=${(/** @type {any} */ event) => setQuery({ q: event.target.value || null }, { replace: true })} onKeyDown=${leaveOnEscape} /></div>
     <p>${base === null ? html`Choose the <b>base (A)</b>, the run to compare with` : html`Base (A) is <b class="mono">${base}</b>. Now choose the <b>head (B)</b>`}${
       head === null ? "" : html`; the head (B) is <b class="mono">${head}</b>`}. <span class="muted">${words}</span></p>
-    ${error === null ? null : html`<${Trouble} error=${error} retry=${() => { runs.retry(); other.retry(); }} route=${route} />`}
+    ${error === null ? null : html`<${Problem} what="the runs" error=${error} retry=${() => { runs.retry(); other.retry(); }} />`}
     ${runs.data === null ? (error === null ? html`<${Skeleton} height=${32} />` : null)
       : items.length === 0 ? html`<p class="empty">${q === "" ? "There is no other run to compare with yet." : `No run has “${q}” in its name.`}</p>`
       : html`<${Rows} name="cp-pick" label="Runs to choose from" items=${items} keyOf=${runKey} columns=${PICK_COLUMNS} rowHeight=${pickHeight}
@@ -137,7 +137,7 @@ function Comparison({ base, head, route }) {
       <button class="btn" onClick=${swap}>Swap A and B</button>
       ${data?.regression ? html`<span class="chip cp-regression"><${Glyph} set="node" value="failed" /> Regression</span>` : null}
     </div>
-    ${error === null ? null : html`<${Trouble} error=${error} retry=${retry} route=${route} />
+    ${error === null ? null : html`<${Problem} what="the comparison" error=${error} retry=${retry} />
       <p class="empty"><button class="btn" onClick=${() => setQuery({ base: null }, { replace: false })}>Choose another base (A)</button>
         ${" "}<button class="btn" onClick=${() => setQuery({ head: null }, { replace: false })}>Choose another head (B)</button></p>`}
     ${data === null ? (error === null ? html`<${Skeleton} />` : null) : html`
@@ -319,7 +319,7 @@ function SpecChanges({ base, head, nodeIds }) {
   const error = graphs[0].error ?? graphs[1].error;
   const specs = useMemo(() => graphs.map(({ data }) => new Map((data?.nodes ?? []).map((/** @type {any} */ node) => [node.id, node]))),
     [graphs[0].data, graphs[1].data]);
-  if (error !== null) return html`<${Trouble} error=${error} retry=${() => graphs.forEach((one) => one.retry())} route=${{}} />`;
+  if (error !== null) return html`<${Problem} what="the graphs" error=${error} retry=${() => graphs.forEach((one) => one.retry())} />`;
   if (graphs.some(({ data }) => data === null)) return html`<p class="muted" role="status">Reading both graphs …</p>`;
   return html`<ul class="cp-specs">${nodeIds.map((/** @type {string} */ id) => {
     const [was, is] = specs.map((spec) => spec.get(id) ?? {});

@@ -3,11 +3,15 @@
  * on one scale, strips of results. Numbers, order and words are the server's; nothing is computed again here.
  */
 
-import { html, render, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
-import { Problem, href, setQuery } from "./app.js";
+import { effect, html, render, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
+import { Problem, setQuery, settings } from "./app.js";
 import { api, live } from "./net.js";
 import { count, describe, glyphPath, plural } from "./fmt.js";
 import { VList } from "./list.js";
+
+effect(() => {
+  VList.letters = settings.singleKeys.value;
+});
 
 /** How often a list may ask anew while runs change, in milliseconds. */
 const FRESH_EVERY = 2000;
@@ -54,7 +58,7 @@ export function useAnswer(path, { filters = null, every = FRESH_EVERY, keeps = f
       timer = setTimeout(ask, Math.max(0, asked + every - performance.now()));
     };
     ask();
-    const stop = filters === null ? null : live.runs(filters, { rows: soon, removed: soon, resync: soon });
+    const stop = filters === null ? null : onRuns(filters, soon);
     const slide = filters === null ? undefined : setInterval(() => {
       if (live.state.value.kind === "live") soon();
     }, SLIDES_EVERY);
@@ -71,6 +75,37 @@ export function useAnswer(path, { filters = null, every = FRESH_EVERY, keeps = f
     error: isCurrent ? answer.error : null,
     retry: () => setTries((was) => was + 1),
   };
+}
+
+/** Who listens to which runs. @type {Map<() => void, string>} */
+const listeners = new Map();
+let stopRuns = () => {};
+let heard = "";
+
+/**
+ * Calls `changed` when runs of `filters` change. The connection carries one list, so that parts of a page that want
+ * different runs hear of all of them.
+ * @param {object} filters
+ * @param {() => void} changed
+ * @returns {() => void}
+ */
+function onRuns(filters, changed) {
+  listeners.set(changed, JSON.stringify(filters));
+  hear();
+  return () => {
+    listeners.delete(changed);
+    hear();
+  };
+}
+
+function hear() {
+  const wanted = new Set(listeners.values());
+  const filters = wanted.size === 0 ? "" : wanted.size === 1 ? [...wanted][0] : "{}";
+  if (filters === heard) return;
+  heard = filters;
+  stopRuns();
+  const all = () => listeners.forEach((_, changed) => changed());
+  stopRuns = filters === "" ? () => {} : live.runs(JSON.parse(filters), { rows: all, removed: all, resync: all });
 }
 
 /** Grey rows in the place of what is not there yet, once that has taken 150 ms. */
@@ -115,7 +150,7 @@ export function heldOrder(shown, fresh, key, isHeld) {
  *
  * @param {{items: any[], keyOf: (item: any) => string, columns: Column[], label: string, name: string,
  *   rowHeight: number|((viewportWidth: number) => number), role?: string, open?: (item: any) => void,
- *   href?: (item: any) => string|null, selected?: string|null, active?: (item: any) => void,
+ *   href?: (item: any) => string|null, selected?: string|null, holds?: boolean, active?: (item: any) => void,
  *   decorate?: (row: HTMLElement, item: any) => void, grip?: (list: any) => void}} props
  */
 export function Rows(props) {
@@ -128,8 +163,8 @@ export function Rows(props) {
 
   /** @param {boolean} isForced */
   const apply = (isForced) => {
-    const { items, keyOf } = now.current;
-    const next = heldOrder(shown.current, items, keyOf, !isForced && list.current.held());
+    const { items, keyOf, holds = true } = now.current;
+    const next = heldOrder(shown.current, items, keyOf, holds && !isForced && list.current.held());
     shown.current = next.items;
     setWaiting(next.isWaiting);
     list.current.items(next.items);
@@ -169,7 +204,7 @@ export function Rows(props) {
   });
 
   return html`<div class=${`fl-list ${props.name}`}>
-    ${isWaiting ? html`<button class="fl-pill" onClick=${() => apply(true)}>
+    ${isWaiting ? html`<button class="pill fl-pill" onClick=${() => apply(true)}>
       Order changed, apply <kbd>.</kbd></button>` : null}
     <div class="fl-rows" ref=${host}></div>
   </div>`;
@@ -304,16 +339,9 @@ export const countWords = (all) => all.filter((part) => part.count > 0)
 /** Buttons of which one is pressed. */
 export function Choice({ label, value, options, choose }) {
   return html`<div class="seg" role="group" aria-label=${label}>
-    ${options.map((/** @type {string[]} */ [key, word]) => html`<button key=${key} aria-pressed=${String(key === value)}
+    ${options.map((/** @type {string[]} */ [key, word]) => html`<button key=${key} class="btn" aria-pressed=${String(key === value)}
       onClick=${() => choose(key)}>${word}</button>`)}
   </div>`;
-}
-
-/** A problem of the API; an unknown window offers those there are. */
-export function Trouble({ error, retry, route }) {
-  return html`<${Problem} error=${error} retry=${retry} />
-    ${error.code === "unknown_window" ? html`<p class="empty">${(error.allowed ?? []).map((/** @type {string} */ window) => html`
-      <a key=${window} class="btn" href=${href(route.path, { ...keep(route), window })}>${window}</a> `)}</p>` : null}`;
 }
 
 /** What goes along from page to page. */
@@ -347,4 +375,4 @@ export function useWidth() {
 }
 
 /** The window that the page is about. @param {any} route */
-export const windowOf = (route) => route.query.get("window") ?? "7d";
+export const windowOf = (route) => route.query.get("window") ?? "all";
