@@ -47,7 +47,7 @@ const SHELL: &[&str] = &["vendor/ui-runtime.js", "js/app.js", "js/net.js", "js/f
 const BY_PAGE: &[(&str, &[&str])] = &[
     ("", &["js/runs.js", "js/list.js"]),
     ("runs", &["js/runs.js", "js/list.js"]),
-    ("a run", &["js/run.js", "js/dag.js", "js/layout.js", "js/fold.js", "js/gantt.js", "js/list.js"]),
+    ("a run", &["js/run.js", "js/drawer.js", "js/dag.js", "js/layout.js", "js/fold.js", "js/gantt.js", "js/list.js"]),
     ("agents", &["js/agents.js", "js/list.js"]),
     ("audits", &["js/audits.js", "js/list.js"]),
     ("nodes", &["js/audits.js", "js/list.js"]),
