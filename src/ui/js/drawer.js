@@ -92,10 +92,19 @@ function LookAt({ run }) {
   </section>`;
 }
 
+const SAYS_WHY = /\b(error|panicked|assert\w*|expected|fatal|exception|denied|cannot|failed)\b/i;
+/** The lines of an output that most likely say why: from the last one that sounds like it. @param {string} tail */
+function telling(tail) {
+  const lines = visible(tail).trimEnd().split('\n');
+  const last = lines.findLastIndex((line) => SAYS_WHY.test(line) && !/^(test result|failures?):?/i.test(line.trim()));
+  const from = last < 0 ? lines.length - CARD_LINES : Math.min(last, Math.max(0, lines.length - 2));
+  return lines.slice(Math.max(0, from), Math.max(0, from) + CARD_LINES).join('\n').trim();
+}
+
 /** @param {{run: Run, found: Finding, isFirst: boolean}} props */
 function FailedCard({ run, found, isFirst }) {
   const { check, blocked, blocks } = found.evidence;
-  const lines = isFirst && check?.tail ? visible(check.tail).trimEnd().split('\n').slice(-CARD_LINES).join('\n') : '';
+  const lines = isFirst && check?.tail ? telling(check.tail) : '';
   return html`<article class="card bad rd-card">
     <p>${glyph('node', 'failed')} <${Sentence} run=${run} found=${found} /></p>
     ${lines && html`<pre class="rd-tail-end">${lines}</pre>`}
@@ -199,7 +208,7 @@ export function Drawer({ run }) {
       <span class="dw-tools">
         <button type="button" class="btn" onClick=${() => run.toggleChain()}
           aria-pressed=${run.chainOf.value === id ? 'true' : 'false'} title="What holds it and what it holds ( b )">Chain</button>
-        <${CopyButton} text=${location.href} />
+        <${CopyButton} text=${location.origin + href(route.value.path, Object.fromEntries(route.value.query))} label="Copy link" />
         <button type="button" class="btn" aria-label="Close" title="Close (Esc)" onClick=${() => run.close()}>✕</button>
       </span>
     </header>
@@ -252,9 +261,9 @@ function Node({ run, node }) {
       ${node.blocked_by.length > 0 && html`<dt>Blocked by</dt><dd><${Links} run=${run} ids=${node.blocked_by} /></dd>`}
       ${(state?.attempts ?? 0) > 0 && html`<dt>Attempts</dt><dd><span class="num">${state?.attempts}${
     most === null ? '' : ` of ${most}`}</span>${most !== null && html` <span class="muted">(max_ralph_iters)</span>`}</dd>`}
-      ${(state?.running_s ?? 0) > 0 && html`<dt>Ran for</dt><dd class="num">${duration(state?.running_s ?? null)}</dd>`}
-      ${(state?.waiting_s ?? 0) >= 1 && html`<dt>Waited</dt><dd class="num">${duration(state?.waiting_s ?? null)}</dd>`}
-      ${(state?.lost_s ?? 0) > 0 && html`<dt>Lost</dt><dd class="num">${duration(state?.lost_s ?? null)} <span class="muted">
+      ${(state?.running_s ?? 0) > 0 && html`<dt>Ran for</dt><dd class="dw-num">${duration(state?.running_s ?? null)}</dd>`}
+      ${(state?.waiting_s ?? 0) >= 1 && html`<dt>Waited</dt><dd class="dw-num">${duration(state?.waiting_s ?? null)}</dd>`}
+      ${(state?.lost_s ?? 0) > 0 && html`<dt>Lost</dt><dd class="dw-num">${duration(state?.lost_s ?? null)} <span class="muted">
         in failed attempts and backoff</span></dd>`}
       ${state?.started && html`<dt>Started</dt><dd><${Time} ts=${state.started} as="absolute" /></dd>`}
       ${touches.length > 0 && html`<dt>Touches</dt><dd class="mono dw-break">${touches.map((/** @type {string} */ path) =>
@@ -262,7 +271,7 @@ function Node({ run, node }) {
       <dt>Needs</dt><dd>${node.needs.length ? html`<${Links} run=${run} ids=${node.needs} />` : 'nothing'}</dd>
       <dt>Unblocks</dt><dd>${node.unblocks.length ? html`<${Links} run=${run} ids=${node.unblocks} />` : 'nothing'}</dd>
       ${spec && spec.parallel_safe === false && html`<dt>Parallel</dt><dd>runs alone (parallel_safe is false)</dd>`}
-      ${typeof spec?.estimated_loc === 'number' && html`<dt>Estimated</dt><dd class="num">${count(spec.estimated_loc)} lines</dd>`}
+      ${typeof spec?.estimated_loc === 'number' && html`<dt>Estimated</dt><dd class="dw-num">${count(spec.estimated_loc)} lines</dd>`}
       ${state && usageOf(/** @type {any} */ (state).usage)}
       ${spawned.length > 0 && html`<dt>Agent runs</dt><dd>${spawned.map((/** @type {string} */ other) => html`<div><a
         class="mono" href=${href(`/runs/${encodeURIComponent(other)}`, {})}>${visible(other)}</a></div>`)}</dd>`}
@@ -302,7 +311,7 @@ function usageOf(usage) {
   const parts = [typeof usage.input_tokens === 'number' && `${count(usage.input_tokens)} tokens in`,
     typeof usage.output_tokens === 'number' && `${count(usage.output_tokens)} out`,
     typeof usage.cost_usd === 'number' && `$${usage.cost_usd.toFixed(2)}`].filter(Boolean);
-  return parts.length > 0 && html`<dt>Usage</dt><dd class="num">${parts.join(', ')}</dd>`;
+  return parts.length > 0 && html`<dt>Usage</dt><dd class="dw-num">${parts.join(', ')}</dd>`;
 }
 
 /** @param {{run: Run, node: any}} props */
@@ -359,18 +368,13 @@ function Tail({ text, truncated, command }) {
     <${CopyButton} text=${text} /></div>`;
 }
 
-/** What a result of earlier runs is shown as. @type {{[result: string]: [string, string, string]}} */
-const RESULTS = { done: ['node', 'done', 'Done'], retry: ['run', 'clean_with_flake', 'Done after a retry'],
-  failed: ['node', 'failed', 'Failed'], blocked: ['node', 'blocked', 'Blocked'] };
-
 /** @param {{recent: any[], id: string}} props */
 function History({ recent, id }) {
   if (!recent?.length) return null;
   return html`<section aria-labelledby="dw-history"><h3 id="dw-history">Before, in ${plural(recent.length, 'run')}</h3>
     <ul class="dw-history">${recent.map((past) => {
-    const [set, value, word] = RESULTS[past.result] ?? ['verdict', 'insufficient_data', past.result];
-    const words = `${word} in ${past.run_id}, ${plural(past.attempts, 'attempt')}, ${duration(past.duration_s)}`;
+    const words = `${describe('result', past.result).word} in ${past.run_id}, ${plural(past.attempts, 'attempt')}, ${duration(past.duration_s)}`;
     return html`<li key=${past.run_id}><a href=${href(`/runs/${encodeURIComponent(past.run_id)}`, { node: id })}
-        title=${words} aria-label=${words}>${glyph(set, value)}</a></li>`;
+        title=${words} aria-label=${words}>${glyph('result', past.result)}</a></li>`;
   })}</ul><p class="muted dw-when">newest right</p></section>`;
 }

@@ -2,10 +2,10 @@
 
 import { batch, computed, effect, html, render, signal, untracked, useEffect, useLayoutEffect, useRef, useState }
   from '../vendor/ui-runtime.js';
-import { CopyButton, Problem, Time, announce, href, keys, navigate, nowTick, route as currentRoute, setQuery, setTitle,
-  settings } from './app.js';
+import { Problem, Time, announce, chip, href, keys, nowTick, route as currentRoute, setQuery, setTitle, settings }
+  from './app.js';
 import { api, live, text } from './net.js';
-import { ago, clock, count, describe, duration, glyph, glyphPath, parse, plural, runState, visible } from './fmt.js';
+import { ago, clock, count, describe, duration, glyph, parse, plural, runState, visible } from './fmt.js';
 import { Dag } from './dag.js';
 import { Drawer, NodeLink, Rail, finding, findings } from './drawer.js';
 
@@ -678,7 +678,7 @@ function told(event) {
 
 /** @param {{route: any}} props */
 export function Page({ route }) {
-  const runId = route.params.id;
+  const runId = route.params.run_id;
   const [run, setRun] = useState(/** @type {Run|null} */ (null));
   const [AgentPage, setAgentPage] = useState(/** @type {any} */ (null));
   useEffect(() => {
@@ -709,7 +709,10 @@ function Loading({ runId }) {
 /** @param {{run: Run}} props */
 function RunPage({ run }) {
   useKeys(run);
-  useEffect(() => effect(() => showInTab(run)), [run]);
+  useEffect(() => {
+    const off = effect(() => showAround(run));
+    return () => { off(); chip.value = null; };
+  }, [run]);
   useEffect(() => {
     const { scope } = /** @type {any} */ (window);
     /** @type {any} */ (window).scope = { ...scope, debug: {
@@ -718,12 +721,14 @@ function RunPage({ run }) {
       statuses: () => Object.fromEntries(run.statuses.peek()), at: () => run.at.peek(),
       events: () => run.folded.peek(), isCaughtUp: () => run.caughtUp.peek() } };
   }, [run]);
+  const view = run.view.value;
+  const shows = (/** @type {string[]} */ ...views) => views.includes(view);
+  const hasGraph = shows('both', 'graph') && run.graph.value !== null;
+  useLayoutEffect(() => { if (!hasGraph && run.state.value) markUsable(); });
   const error = run.error.value;
   if (error && !run.state.value) return html`<${Failed} run=${run} error=${error} />`;
   if (!run.state.value || run.state.value.kind === 'agent') return html`<${Loading} runId=${run.id} />`;
   const hasDrawer = run.node.value !== null;
-  const view = run.view.value;
-  const shows = (/** @type {string[]} */ ...views) => views.includes(view);
   const rail = (!narrow.value || view === 'summary') && html`<${RailPane} run=${run} />`;
   return html`<div class=${`rd-page${hasDrawer ? ' rd-with-drawer' : ''}`}>
     <${Header} run=${run} />
@@ -760,21 +765,23 @@ function Failed({ run, error }) {
     <p><a href=${href('/runs', {})}>All runs</a></p></div>`;
 }
 
-/** Title and icon of the tab tell the run's state. @param {Run} run */
-function showInTab(run) {
+/** Title and icon of the tab tell the run's state, the chip in the top bar which moment is shown. @param {Run} run */
+function showAround(run) {
+  const at = run.at.value;
   const { state } = run.shown.value;
+  const utc = settings.utc.value;
+  if (at !== null) {
+    const time = run.timeOf(at);
+    const ts = Number.isNaN(time) ? state?.last_event : time;
+    chip.value = { kind: 'replay', text: ts ? `Replay ${clock(ts, { utc })}` : `Replay, event ${at}` };
+  } else {
+    const ended = run.state.value?.phase === 'ended' ? run.state.value.ended : null;
+    chip.value = ended ? { kind: 'finished', text: `Finished ${ago(ended, nowTick.value, { utc })}` } : null;
+  }
   if (!state) return;
   const { failed } = run.counts.value;
   const { set, value, word } = runState(state);
-  const { tone, shape } = describe(set, value);
-  setTitle(`${failed ? `✖ ${failed} failed` : word} · ${visible(run.id)}`);
-  const colour = getComputedStyle(document.documentElement).getPropertyValue(`--${tone}`).trim();
-  const icon = document.querySelector('link[rel=icon]');
-  const path = glyphPath(shape);
-  if (!icon || !colour) return;
-  const drawn = path.startsWith('<') ? path : `<path d="${path}"/>`;
-  icon.setAttribute('href', `data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" `
-    + `viewBox="0 0 16 16" color="${colour}" fill="${colour}">${drawn}</svg>`)}`);
+  setTitle(`${failed ? `✖ ${failed} failed` : word} · ${run.id}`, failed ? { set: 'node', value: 'failed' } : { set, value });
 }
 
 /** @param {Run} run */
@@ -802,15 +809,10 @@ function useKeys(run) {
       End: { does: 'Back to now', run: () => { run.play(null); run.seek(null); } },
       '[': { does: 'Collapse what to look at', run: () => { railShut.value = !railShut.peek(); } },
       ']': { does: 'Close the drawer', run: () => run.close() },
-      y: { does: 'Copy a link to this exact view', run: () => copyLink() },
       '/': { does: 'Filter nodes', run: () => document.getElementById('rd-filter')?.focus() },
       Escape: { does: 'Close the drawer', run: () => { run.chainOf.value = null; run.close(); } },
     });
   }, [run]);
-}
-
-function copyLink() {
-  navigator.clipboard?.writeText(location.href).then(() => announce('Link copied'), () => announce('Not copied'));
 }
 
 const railShut = signal(false);
@@ -832,7 +834,8 @@ function Header({ run }) {
     <div class="rd-line">
       <span class="muted rd-crumb"><a href=${href('/runs', {})}>Runs</a> /</span>
       <h1 id="rd-title" class="mono" tabindex="-1">${visible(run.id)}</h1>
-      ${shown ? html`<span class="chip">${glyph(shown.set, shown.value)} ${shown.word}</span>`
+      ${shown ? html`<span class="chip">${glyph(shown.set, shown.value)} ${
+    state.phase === 'ended' ? shown.word : describe(shown.set, shown.value).word}</span>`
     : html`<span class="chip muted">…</span>`}
       ${failures && html`<span class="chip">${glyph('node', counts.failed ? 'failed' : 'blocked')} ${failures}</span>`}
       <span class="rd-times">
@@ -957,7 +960,7 @@ function Unread({ problems }) {
 /** @param {{run: Run, views: {[name: string]: string}}} props */
 function Tabs({ run, views }) {
   return html`<div class="seg rd-tabs" role="group" aria-label="View">${Object.entries(views).map(([name, words]) =>
-    html`<button key=${name} type="button" aria-pressed=${run.view.value === name ? 'true' : 'false'}
+    html`<button key=${name} type="button" class="btn" aria-pressed=${run.view.value === name ? 'true' : 'false'}
       onClick=${() => setQuery({ view: name }, { replace: false })}>${words}</button>`)}</div>`;
 }
 
@@ -1014,10 +1017,12 @@ function GraphPane({ run }) {
   const size = graph?.nodes.length ?? 0;
   const isDrawn = size > 0 && (size <= ASK_ABOVE || isAsked);
   useLayoutEffect(() => {
-    if (!isDrawn || !graph || !host.current) return undefined;
+    if (!isDrawn || !graph || !host.current) {
+      if (graph) markUsable();
+      return undefined;
+    }
     return draw(run, graph, host.current);
   }, [run, graph, isDrawn]);
-  const failed = run.failed.value.length;
   if (graph === null) {
     return html`<div class="rd-graph empty"><p>graph.json was not found for this run; dependencies unknown.</p></div>`;
   }
@@ -1030,8 +1035,7 @@ function GraphPane({ run }) {
     ${faults.length > 0 && html`<details class="banner warn rd-banner"><summary>${faults[0].message}${faults.length > 1
     ? ` And ${plural(faults.length - 1, 'more fault')}.` : ''}</summary>
       <ul>${faults.map((found) => html`<li>${found.message}</li>`)}</ul></details>`}
-    <div class="rd-graph-host" ref=${host} role="group" aria-label=${`Dependency graph, ${plural(size, 'node')}${
-    failed ? `, ${failed} failed` : ''}`}></div>
+    <div class="rd-graph-host" ref=${host}></div>
     <a class="visually-hidden rd-as-table" href=${href(location.pathname, { view: 'nodes' })}>View as table</a>
   </div>`;
 }
@@ -1162,9 +1166,9 @@ function ScrubPane({ run }) {
       if (!run.fold || length === 0) return;
       const { effective, failures } = run.fold;
       const shown = at === null || at >= length ? length - 1 : at;
-      scrub.set({ times: effective.subarray ? effective.subarray(0, length) : Float64Array.from(effective),
-        failures, max: length - 1, at, playing,
-        label: clock(new Date(effective[shown]).toISOString(), { utc, ms: false }) });
+      scrub.set({ times: effective,
+        failures, max: length - 1, at, playing, live: !run.isEnded.value,
+        label: clock(effective[shown], { utc }) });
     });
     return () => { off(); scrub.destroy(); };
   }, [run, parts, isFolded]);
