@@ -323,13 +323,20 @@ fn a_path_that_names_nothing_is_not_found() {
         &"a".repeat(65),
         &"a".repeat(4000),
     ];
-    for (method, pattern) in route_table().into_iter().filter(|(_, pattern)| pattern.contains('{')) {
+    // A page of the UI answers whatever its address names, and finds out by itself.
+    let is_page = |pattern: &str| ["/runs/", "/agents/"].iter().any(|start| pattern.starts_with(start));
+    for (method, pattern) in route_table().into_iter().filter(|(_, pattern)| pattern.contains('{') && !is_page(pattern))
+    {
         for odd in odd {
-            for part in ["{run_id}", "{node_id}", "{file}", "{code}"] {
+            for part in ["{run_id}", "{node_id}", "{hash}", "{file:.*}", "{code}"] {
                 if !pattern.contains(part) || (method != "GET" && odd == "nobody") {
                     continue;
                 }
-                let target = pattern.replace(part, odd).replace("{run_id}", RUN).replace("{node_id}", "api-events");
+                let target = pattern
+                    .replace(part, odd)
+                    .replace("{run_id}", RUN)
+                    .replace("{node_id}", "api-events")
+                    .replace("{file:.*}", "kahn.css");
                 let content_type = if method == "PUT" { "\r\nContent-Type: application/json" } else { "" };
                 let reply = wire.ask(&(head(&kitchen, &method, &target) + content_type), b"");
                 let wanted = if method == "GET" { 404 } else { 400 };
