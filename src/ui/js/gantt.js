@@ -12,7 +12,10 @@ const STEPS_S = [
   0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200,
   86400, 172800, 604800,
 ];
-const MOST_TICKS = 9;
+/** The axis of a live run grows by about this part of it at a time. */
+const GROWTH = 8;
+/** Room for a tick and its label. */
+const TICK_PX = 76;
 
 /**
  * @typedef {{from: number, to: number}} Stretch
@@ -90,16 +93,20 @@ export class Axis {
     return Math.max(this.start, Math.min(this.end, ms));
   }
 
-  /** The step between ticks, in ms. @param {number} ms of busy time */
-  static step(ms) {
-    const seconds = STEPS_S.find((step) => ms / 1000 / step <= MOST_TICKS);
-    return 1000 * (seconds ?? Math.ceil(ms / 1000 / MOST_TICKS / 604800) * 604800);
+  /**
+   * The step between ticks, in ms.
+   * @param {number} ms of busy time
+   * @param {number} most ticks
+   */
+  static step(ms, most) {
+    const seconds = STEPS_S.find((step) => ms / 1000 / step <= most);
+    return 1000 * (seconds ?? Math.ceil(ms / 1000 / most / 604800) * 604800);
   }
 
-  /** @returns {number[]} times of the ticks, none inside of a break */
-  ticks() {
+  /** @param {number} most @returns {number[]} times of the ticks, none inside of a break */
+  ticks(most) {
     const busy = this.end - this.start - this.gaps.reduce((sum, gap) => sum + gap.to - gap.from, 0);
-    const step = Axis.step(busy);
+    const step = Axis.step(busy, most);
     const ticks = [];
     for (const piece of this.pieces) {
       if (this.gaps.some((gap) => gap.from === piece.from)) continue;
@@ -147,6 +154,9 @@ export class Gantt {
     /** @type {GanttData|null} */
     this.data = null;
     this.axis = new Axis(0, 1, []);
+    /** The axis was made from all of the run, not from what a moment knows of it. */
+    this.isWhole = false;
+    this.mostTicks = GROWTH;
     this.nowMs = 0;
     /** @type {string|null} */
     this.selected = null;
@@ -227,16 +237,19 @@ export class Gantt {
    * @param {GanttData|null} before
    */
   fitAxis(before) {
-    const { rows, start, live, cursor } = /** @type {GanttData} */ (this.data);
+    const { rows, start, live, cursor, gaps } = /** @type {GanttData} */ (this.data);
+    let end = Math.max(live ? this.nowMs : 0, this.data?.end ?? 0);
     const replaying = cursor !== null;
-    if (before && replaying && before.start === start && before.live === live && (live || this.axis.end === this.data?.end)) return;
-    let end = live ? Math.max(this.nowMs, this.data?.end ?? 0) : (this.data?.end ?? 0);
-    const gaps = this.data?.gaps ?? idleGaps(rows, start, live || replaying ? lastWork(rows, start) : end);
-    if (live) {
-      const step = Axis.step(end - start);
+    const kept = before !== null && replaying && before.start === start;
+    // A page opened in replay may still be loading: until then its axis only grows.
+    if (kept && (this.isWhole ? /** @type {number} */ (cursor) : end) <= this.axis.end) return;
+    const idle = kept ? this.axis.gaps : gaps ?? idleGaps(rows, start, live || replaying ? lastWork(rows, start) : end);
+    if (live || kept) {
+      const step = Axis.step(end - start, GROWTH);
       end = start + Math.max(1, Math.ceil(((end - start) * 1.01) / step)) * step;
     }
-    const axis = new Axis(start, end, gaps.filter((gap) => gap.to - gap.from > IDLE_PART * (end - start)));
+    this.isWhole = !replaying || this.isWhole && kept;
+    const axis = new Axis(start, end, idle.filter((gap) => gap.to - gap.from > IDLE_PART * (end - start)));
     if (before && JSON.stringify(axis.pieces) === JSON.stringify(this.axis.pieces)) return;
     this.axis = axis;
     this.edition++;
@@ -275,6 +288,11 @@ export class Gantt {
 
   resized() {
     this.root.style.setProperty('--tl-bar', `${this.pane.offsetWidth - this.pane.clientWidth}px`);
+    const most = Math.max(2, Math.floor(this.scale.clientWidth / TICK_PX));
+    if (most !== this.mostTicks) {
+      this.mostTicks = most;
+      this.paintAxis();
+    }
     this.open();
   }
 
@@ -346,7 +364,7 @@ export class Gantt {
     this.scale.replaceChildren(this.hairLabel);
     this.under.replaceChildren();
     const breaks = axis.gaps.map((gap) => ({ ...gap, x: axis.at(gap.from) }));
-    for (const ms of axis.ticks()) {
+    for (const ms of axis.ticks(this.mostTicks)) {
       const x = axis.at(ms);
       const line = element('div', 'tl-grid');
       line.style.left = percent(x);
@@ -387,7 +405,8 @@ export class Gantt {
     el.setAttribute('aria-posinset', String(index + 1));
     el.setAttribute('aria-setsize', String(this.shown.length));
     this.paintSelected(el, row.id);
-    const signature = `${this.edition} ${JSON.stringify(row)}`;
+    // An open end is drawn as far as the moment reaches, whatever it was at when the row was made.
+    const signature = `${this.edition} ${JSON.stringify(row, (key, value) => (key === 'to' && isOpen(row) ? 0 : value))}`;
     if (this.drawn.get(el) === signature) return;
     this.drawn.set(el, signature);
     el.dataset.id = row.id;
@@ -410,7 +429,7 @@ export class Gantt {
     }
     if (first) {
       parts.push(`started ${since(first.from)} into the run`);
-      if (last.to !== null) parts.push(`took ${duration((last.to - first.from) / 1000)}`);
+      if (last.to !== null && !isOpen(row)) parts.push(`took ${duration((last.to - first.from) / 1000)}`);
       if (row.spans.length > 1) parts.push(plural(row.spans.length, 'attempt'));
     }
     if (row.blocked !== null) parts.push(`blocked ${since(row.blocked)} into the run`);
@@ -433,12 +452,14 @@ export class Gantt {
     if (row.ready !== null && (waitEnds === null || waitEnds > row.ready)) put('tl-ready', row.ready, waitEnds);
     for (const wait of row.waits) put('tl-wait', wait.from, wait.to);
     const { tone } = describe('node', row.status);
+    const goesOn = isOpen(row);
     row.spans.forEach((span, at) => {
+      const isLast = at === row.spans.length - 1;
       const joined = at > 0 && axis.at(span.from) - axis.at(row.spans[at - 1].to ?? span.from) < 0.002;
-      put(`tl-span tone-${tone}${joined ? ' tl-joined' : ''}`, span.from, span.to);
+      put(`tl-span tone-${tone}${joined ? ' tl-joined' : ''}`, span.from, isLast && goesOn ? null : span.to);
     });
     const last = row.spans[row.spans.length - 1];
-    if (last && last.to !== null) {
+    if (last && last.to !== null && !goesOn) {
       const x = axis.at(last.to);
       const before = x > 0.9;
       const label = element('span', before ? 'tl-took tl-before num' : 'tl-took num', duration((last.to - first.from) / 1000));
@@ -516,6 +537,12 @@ export class Gantt {
   }
 }
 
+/** Its last attempt goes on. @param {GanttRow} row */
+function isOpen(row) {
+  const last = row.spans[row.spans.length - 1];
+  return !!last && (last.to === null || (row.status === 'running' && last.converged === null));
+}
+
 /**
  * When the last work so far ended or began: idle time after it is no break yet, something may still come.
  * @param {GanttRow[]} rows
@@ -527,11 +554,13 @@ function lastWork(rows, start) {
   return last;
 }
 
+/** @typedef {number|'skip'} Speed times real time, or from event to event */
+
 /**
  * @typedef {object} ScrubEvents
  * @property {(seq: number|null) => void} [seek] null: back to live
  * @property {(dir: 1|-1, shift: boolean) => void} [step] shift: to the next change of the selected node
- * @property {(speed: number|null) => void} [play] null: pause
+ * @property {(speed: Speed|null) => void} [play] null: pause
  */
 
 /**
@@ -541,11 +570,14 @@ function lastWork(rows, start) {
  * @property {number} max the last seq
  * @property {number|null} at the moment shown; null: the latest
  * @property {string} label the moment's time, as printed beside the slider
- * @property {number|null} playing its speed, or null
+ * @property {Speed|null} playing its speed, or null
  * @property {boolean} [live] false: the run has ended, so the way back is called End
  */
 
-const SPEEDS = [1, 10, 60];
+/** @type {{words: string, speed: Speed}[]} */
+const SPEEDS = [
+  { words: '1×', speed: 1 }, { words: '10×', speed: 10 }, { words: '60×', speed: 60 }, { words: 'Skip idle', speed: 'skip' },
+];
 const BIN_PX = 5;
 const TALL = 24;
 /** The thumb's width, which the histogram keeps clear at both sides so that bars stand where the thumb points. */
@@ -561,6 +593,7 @@ export class Scrub {
     this.on = on;
     /** @type {ScrubData|null} */
     this.data = null;
+    /** @type {Speed} */
     this.speed = 10;
     this.drawn = '';
     this.drawnAt = -Infinity;
@@ -575,7 +608,8 @@ export class Scrub {
     this.speeds = document.createElement('select');
     this.speeds.className = 'sc-speed';
     this.speeds.setAttribute('aria-label', 'Speed');
-    for (const speed of SPEEDS) this.speeds.append(new Option(`${speed}×`, String(speed), speed === this.speed, speed === this.speed));
+    for (const { words, speed } of SPEEDS) this.speeds.append(new Option(words, String(speed)));
+    this.speeds.value = String(this.speed);
     this.track = element('div', 'sc-track');
     this.chart = document.createElementNS(SVG, 'svg');
     this.chart.setAttribute('class', 'sc-chart');
@@ -599,7 +633,7 @@ export class Scrub {
     this.toggle.addEventListener('click', () => this.on.play?.(this.data?.playing ? null : this.speed));
     this.live.addEventListener('click', () => this.on.seek?.(null));
     this.speeds.addEventListener('change', () => {
-      this.speed = Number(this.speeds.value);
+      this.speed = SPEEDS.find(({ speed }) => String(speed) === this.speeds.value)?.speed ?? this.speed;
       if (this.data?.playing) this.on.play?.(this.speed);
     });
     this.range.addEventListener('input', () => this.dragged());
@@ -620,8 +654,9 @@ export class Scrub {
    * @param {string} path static markup
    */
   button(className, label, path) {
-    const button = element('button', `btn sc-button ${className}`);
-    button.setAttribute('type', 'button');
+    const button = document.createElement('button');
+    button.className = `btn sc-button ${className}`;
+    button.type = 'button';
     button.setAttribute('aria-label', label);
     button.title = label;
     button.innerHTML = `<svg class="sc-icon" viewBox="0 0 16 16" aria-hidden="true">${path}</svg>`;
@@ -646,13 +681,13 @@ export class Scrub {
     this.label.textContent = label;
     this.live.textContent = data.live === false ? 'End' : 'Live';
     this.live.setAttribute('aria-pressed', String(at === null));
-    if ((playing ?? 0) !== (wasPlaying ?? 0)) {
+    if ((playing === null) !== (wasPlaying === null)) {
       const words = playing ? 'Pause (space)' : 'Play (space)';
       this.toggle.setAttribute('aria-label', words);
       this.toggle.title = words;
       /** @type {Element} */ (this.toggle.firstElementChild).innerHTML = playing ? PAUSE : PLAY;
     }
-    if (playing && SPEEDS.includes(playing)) {
+    if (playing) {
       this.speed = playing;
       this.speeds.value = String(playing);
     }

@@ -34,7 +34,10 @@ export function glyphElement(set, value) {
   const svg = document.createElementNS(SVG, 'svg');
   svg.setAttribute('class', `glyph tone-${tone}`);
   svg.setAttribute('viewBox', '0 0 16 16');
+  svg.setAttribute('width', '16');
+  svg.setAttribute('height', '16');
   svg.setAttribute('aria-hidden', 'true');
+  svg.dataset.shape = shape;
   svg.innerHTML = glyphPath(shape);
   return svg;
 }
@@ -80,6 +83,9 @@ export class RowWindow {
     /** Indices of the rows in the document, for anchors and for searching near them. @type {Map<string, number>} */
     this.places = new Map();
     this.seenTop = 0;
+    /** The rows in the document, but for a pinned one: [from, to). */
+    this.from = 0;
+    this.to = 0;
     this.scroller = this.findScroller();
     this.onScroll = () => this.render(false);
     this.onResize = () => this.measure();
@@ -575,7 +581,7 @@ export class VList {
     const wait = performance.now() - this.neededAt > 150 ? 0 : 100;
     const ask = () => {
       this.neededAt = performance.now();
-      if (!Array.isArray(this.data)) this.data.need(this.rows.from ?? from, this.rows.to ?? to);
+      if (!Array.isArray(this.data)) this.data.need(this.rows.from, this.rows.to);
     };
     if (wait) this.needTimer = window.setTimeout(ask, wait);
     else queueMicrotask(ask);
@@ -1024,6 +1030,7 @@ export class Log {
   utc(utc) {
     if (utc === this.inUtc) return;
     this.inUtc = utc;
+    this.root.classList.toggle('lg-utc', utc);
     this.rows.render(true, true);
   }
 
@@ -1071,7 +1078,7 @@ export class Log {
       el.replaceChildren(seq);
       return;
     }
-    const time = element('span', 'lg-time num', clock(item.ts, { utc: this.inUtc, ms: true }));
+    const time = element('span', 'lg-time', clock(item.ts, { utc: this.inUtc, ms: true }));
     if (item.backwards) {
       const mark = element('span', 'lg-back', '↶');
       mark.title = 'This time is before that of the event above; lines are in the order of the file';
