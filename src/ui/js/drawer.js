@@ -87,8 +87,8 @@ function LookAt({ run }) {
       <p>${glyph('audit', found.severity === 'error' ? 'fail' : 'warn')} ${visible(found.message)}</p>
       ${found.seq !== null && html`<button type="button" class="rd-more" onClick=${() => run.seek(found.seq)}>Show event ${
     found.seq}</button>`}</div>`)}
-    ${failed.length + others.length === 0 && html`<p class="muted rd-calm">Nothing has failed${
-    run.at.value === null ? '' : ' at this moment'}.</p>`}
+    ${failed.length + others.length === 0 && html`<p class="muted rd-calm">${
+    run.lastSeq() < 0 ? 'Nothing has happened yet' : `Nothing has failed${run.at.value === null ? '' : ' at this moment'}`}.</p>`}
   </section>`;
 }
 
@@ -268,13 +268,13 @@ function Node({ run, node }) {
       ${state?.started && html`<dt>Started</dt><dd><${Time} ts=${state.started} as="absolute" /></dd>`}
       ${touches.length > 0 && html`<dt>Touches</dt><dd class="mono dw-break">${touches.map((/** @type {string} */ path) =>
     html`<div>${visible(path)}</div>`)}</dd>`}
-      <dt>Needs</dt><dd>${node.needs.length ? html`<${Links} run=${run} ids=${node.needs} />` : 'nothing'}</dd>
-      <dt>Unblocks</dt><dd>${node.unblocks.length ? html`<${Links} run=${run} ids=${node.unblocks} />` : 'nothing'}</dd>
+      ${spec && html`<dt>Needs</dt><dd>${node.needs.length ? html`<${Links} run=${run} ids=${node.needs} />` : 'nothing'}</dd>
+        <dt>Unblocks</dt><dd>${node.unblocks.length ? html`<${Links} run=${run} ids=${node.unblocks} />` : 'nothing'}</dd>`}
       ${spec && spec.parallel_safe === false && html`<dt>Parallel</dt><dd>runs alone (parallel_safe is false)</dd>`}
       ${typeof spec?.estimated_loc === 'number' && html`<dt>Estimated</dt><dd class="dw-num">${count(spec.estimated_loc)} lines</dd>`}
       ${state && usageOf(/** @type {any} */ (state).usage)}
       ${spawned.length > 0 && html`<dt>Agent runs</dt><dd>${spawned.map((/** @type {string} */ other) => html`<div><a
-        class="mono" href=${href(`/runs/${encodeURIComponent(other)}`, {})}>${visible(other)}</a></div>`)}</dd>`}
+        class="mono" href=${href(`/runs/${encodeURIComponent(other)}`)}>${visible(other)}</a></div>`)}</dd>`}
     </dl>
     <${Attempts} run=${run} node=${node} />
     ${commands.length > 0 && html`<details class="dw-declared" open=${node.attempts.length === 0}><summary>Checks as declared</summary>

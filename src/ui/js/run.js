@@ -4,7 +4,7 @@ import { batch, computed, effect, html, render, signal, untracked, useEffect, us
   from '../vendor/ui-runtime.js';
 import { Problem, Time, announce, chip, href, keys, nowTick, route as currentRoute, setQuery, setTitle, settings }
   from './app.js';
-import { api, live, text } from './net.js';
+import { api, config, live, text } from './net.js';
 import { ago, clock, count, describe, duration, glyph, parse, plural, runState, visible } from './fmt.js';
 import { Dag } from './dag.js';
 import { Drawer, NodeLink, Rail, finding, findings } from './drawer.js';
@@ -700,10 +700,14 @@ export function Page({ route }) {
   return html`<${RunPage} run=${run} key=${runId} />`;
 }
 
-/** @param {{runId: string}} props */
+/** The page's shape before the server has answered. @param {{runId: string}} props */
 function Loading({ runId }) {
   return html`<div class="rd-page"><header class="rd-head"><div class="rd-line">
-    <h1 class="mono">${visible(runId)}</h1></div><div class="skeleton rd-skeleton-bar"></div></header></div>`;
+    <span class="muted rd-crumb"><a href=${href('/runs')}>Runs</a> /</span><h1 class="mono">${visible(runId)}</h1></div>
+    <div class="rd-waiting"><p class="rd-verdict"><span class="skeleton rd-skeleton-line"></span></p><div class="rd-bar"></div>
+    <div class="rd-counts"><span class="skeleton rd-skeleton-line"></span></div></div></header>
+    <div class="rd-body rd-waiting"><aside class="rd-rail"><div class="skeleton rd-skeleton-card"></div>
+      <div class="skeleton rd-skeleton-card"></div></aside></div></div>`;
 }
 
 /** @param {{run: Run}} props */
@@ -761,8 +765,9 @@ function Failed({ run, error }) {
       <${Problem} error=${error} retry=${() => run.reload()} /></div>`;
   }
   return html`<div class="rd-page rd-alone empty"><h1>No run ${visible(run.id)} in this server</h1>
-    <p>It may be outside the retention window, or in another tenant.</p>
-    <p><a href=${href('/runs', {})}>All runs</a></p></div>`;
+    <p>${config.value?.mode === 'oss' ? 'Its folder may have been moved or removed, or its id mistyped.'
+    : 'It may be outside the retention window, or in another tenant.'}</p>
+    <p><a href=${href('/runs')}>All runs</a></p></div>`;
 }
 
 /** Title and icon of the tab tell the run's state, the chip in the top bar which moment is shown. @param {Run} run */
@@ -832,7 +837,7 @@ function Header({ run }) {
     .filter(Boolean).join(', ');
   return html`<header class="rd-head">
     <div class="rd-line">
-      <span class="muted rd-crumb"><a href=${href('/runs', {})}>Runs</a> /</span>
+      <span class="muted rd-crumb"><a href=${href('/runs')}>Runs</a> /</span>
       <h1 id="rd-title" class="mono" tabindex="-1">${visible(run.id)}</h1>
       ${shown ? html`<span class="chip">${glyph(shown.set, shown.value)} ${
     state.phase === 'ended' ? shown.word : describe(shown.set, shown.value).word}</span>`
@@ -1172,7 +1177,7 @@ function ScrubPane({ run }) {
     });
     return () => { off(); scrub.destroy(); };
   }, [run, parts, isFolded]);
-  return html`<div class="rd-scrub"><div ref=${host}></div></div>`;
+  return html`<div class="rd-scrub" hidden=${!isFolded && run.caughtUp.value}><div ref=${host}></div></div>`;
 }
 
 /** @param {{run: Run}} props */
