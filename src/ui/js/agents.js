@@ -79,7 +79,7 @@ function Agents({ route }) {
         <${Attention} items=${data.items} route=${route} />
         <p class="ag-legend muted">${OUTCOMES.map((name) => html`<span key=${name} title=${OUTCOME_MEANING[name]}>
             <span class=${`fl-part fl-${name}`}></span> ${describe("agent", name).word.toLowerCase()}</span>`)}
-          <span>${isShare ? "every bar is 100 % of its agent’s runs" : "bar length = runs, one scale for all rows"}</span></p>
+          <span>${isShare ? "every bar is 100 % of its agent’s runs" : "bar length = runs, one scale for all rows"}; ≈ has parts too short for it</span></p>
         <${Rows} name="ag-rows" label="Agents" items=${items} keyOf=${agentKey} columns=${shape} rowHeight=${agentHeight}
           open=${open} href=${(/** @type {any} */ item) => agentHref(item.agent_id, route)}
           grip=${(/** @type {any} */ grip) => { list.current = grip; }} />`}
@@ -89,7 +89,7 @@ function Agents({ route }) {
 /** The room of the text at a bar's end is kept free in every row, or the longest bar would have none. */
 const NOTE_ROOM = 156;
 /** What stands beside the bars, by the width of the page from which on it does (40-agents.css). */
-const BESIDE = [[1280, 880], [1024, 808], [760, 674], [0, 24]];
+const BESIDE = [[1280, 900], [1024, 828], [760, 694], [0, 24]];
 
 /** How long the longest bar may be. @param {number} space  the width of the list */
 function barRoom(space) {
@@ -163,13 +163,14 @@ export function severityWords(item) {
 
 /** The agents to look at first. */
 function Attention({ items, route }) {
-  const urgent = items.filter((/** @type {any} */ item) => item.regression || item.severity >= NOISY);
+  const urgent = items.filter((/** @type {any} */ item) => item.regression || item.severity >= NOISY)
+    .sort((/** @type {any} */ a, /** @type {any} */ b) => b.severity - a.severity);
   if (urgent.length === 0) return null;
   return html`<ul class="ag-attention" aria-label="Needs attention">
     ${urgent.slice(0, MOST_CARDS).map((/** @type {any} */ item) => html`<li key=${item.agent_id}
         class=${item.regression ? "ag-card bad" : "ag-card warn"}>
-      <a href=${agentHref(item.agent_id, route)}><b class="mono">${item.agent_id}</b>
-        <b>${item.regression ? "regressed" : "is noisy"}</b></a>
+      <${Glyph} set="severity" value=${item.regression ? "error" : "warning"} />
+      ${" "}<a href=${agentHref(item.agent_id, route)}><b><span class="mono">${item.agent_id}</span> ${item.regression ? "regressed" : "is noisy"}</b></a>
       ${" "}<details class="ag-parts"><summary class="muted">severity ${count(item.severity)}</summary>
         <span>${severityWords(item)}</span></details>
       <p>${attentionWords(item)}</p></li>`)}
@@ -242,9 +243,9 @@ function Agent({ route, id }) {
 function AgentSummary({ item }) {
   const [host, space] = useWidth();
   return html`<div class="ag-summary" ref=${host}>
-    ${item.regression ? html`<p class="banner bad"><b>New regression.</b> ${attentionWords(item)}
-      ${" "}The newest ended run did not converge and the one before it did, or its score lies more than 0.15 below the
-      median of the scores before.</p>` : null}
+    ${item.regression ? html`<p class="card bad"><b>New regression.</b> ${attentionWords(item)}
+      ${" "}<span class="muted">The newest ended run did not converge and the one before it did, or its score lies more
+      than 0.15 below the median of the scores before.</span></p>` : null}
     <div class="ag-outcomes"><${OutcomeBar} item=${item} length=${Math.max(60, Math.min(560, space - NOTE_ROOM))} isShare=${false} /></div>
     <dl class="ag-facts">
       ${fact("Runs", `${count(item.run_count)}${item.in_flight > 0 ? `, ${count(item.in_flight)} in flight` : ""}`)}
@@ -300,7 +301,7 @@ function toolWords(run) {
 function auditWords(run) {
   if (run.audits === null) return "–";
   const { pass, warn, fail } = run.audits;
-  return [[pass, "pass"], [warn, "warn"], [fail, "fail"]].filter(([n]) => n > 0).map(([n, word]) => `${count(n)} ${word}`).join(", ") || "–";
+  return [[fail, "fail"], [warn, "warn"], [pass, "pass"]].filter(([n]) => n > 0).map(([n, word]) => `${count(n)} ${word}`).join(", ") || "–";
 }
 
 const agentHref = (/** @type {string} */ id, /** @type {any} */ route) =>

@@ -15,6 +15,8 @@ import {
 const RUNS_A_TIME = 16;
 const AT_ONCE = 4;
 const LISTED_RUNS = 500;
+/** What the panel takes of a wide page (42-audits.css), in px. */
+const PANEL = 396;
 /** What a verdict says (domain contract). */
 const MEANING = /** @type {Record<string, string>} */ ({
   stable: "Every decided result passed.",
@@ -26,7 +28,7 @@ const MEANING = /** @type {Record<string, string>} */ ({
 });
 
 /** @typedef {{name: string, title: string, path: string, member: string, filters: object, label: string, one: string,
- *   noun: string, columns: (room: number) => import("./fleet.js").Column[], panel: any,
+ *   noun: string, columns: (room: number, all: any[]) => import("./fleet.js").Column[], panel: any,
  *   foot: string}} Form */
 
 /** @param {{route: any}} props */
@@ -63,7 +65,7 @@ function FlakinessPage({ form, route }) {
     Escape: { does: "close the panel", run: () => { if (chosen !== null) close(); } },
   }), [form, chosen]);
 
-  const columns = useMemo(() => form.columns(space), [form, space]);
+  const columns = useMemo(() => form.columns(chosen === null || space < 1240 ? space : space - PANEL, all), [form, space, data, chosen === null]);
   const item = all.find((/** @type {any} */ candidate) => key(candidate) === chosen);
 
   return html`<section class="ag-page au-page" ref=${host}>
@@ -112,11 +114,11 @@ function Nothing({ form, window, route }) {
 }
 
 /** A figure that says what it is where no header stands above it. */
-const labelled = (/** @type {string} */ label, /** @type {string} */ value) => html`<span class="ag-unit">${label} </span>${value}`;
+const labelled = (/** @type {string} */ label, /** @type {any} */ value) => html`<span class="ag-unit">${label} </span>${value}`;
 
 function Verdict({ item }) {
   const { word } = describe("verdict", item.verdict);
-  return html`<span class="au-verdict" title=${MEANING[item.verdict] ?? ""}>
+  return html`<span class="status" title=${MEANING[item.verdict] ?? ""}>
     <${Glyph} set="verdict" value=${item.verdict} /> ${word}${item.verdict === "insufficient_data" ? ` (n=${item.n})` : ""}</span>`;
 }
 
@@ -284,13 +286,19 @@ const NODE_PARTS = /** @type {const} */ ([
   ["failed", "failed", "failed"], ["blocked", "blocked", "blocked"],
 ]);
 
-/** What became of a node in its runs, as a bar of its own: every bar is as long as all of its runs. */
+/** What became of a node in its runs. */
 function NodeBar({ item, length }) {
   const all = NODE_PARTS.map(([name, member]) => ({ name, count: item[member] }));
   const sentence = `${plural(item.runs, "run")}: ${NODE_PARTS.filter(([, member]) => item[member] > 0)
     .map(([, member, words]) => `${count(item[member])} ${words}`).join(", ")}`;
   const bad = [[item.failed, "failed"], [item.blocked, "blocked"]].filter(([n]) => n > 0).map(([n, word]) => `${count(n)} ${word}`);
   return html`<${Bar} parts=${all} length=${length} sentence=${sentence} note=${bad.join(" · ")} />`;
+}
+
+/** All bars have one scale: the longest is that of the node with most runs. */
+function nodeLength(/** @type {any} */ item, /** @type {number} */ room, /** @type {any[]} */ all) {
+  const most = all.reduce((/** @type {number} */ so, /** @type {any} */ other) => Math.max(so, other.runs), 1);
+  return (Math.max(40, Math.min(180, (room - 760) / 2 - 60)) * item.runs) / most;
 }
 
 /** @type {Form} */
@@ -304,13 +312,13 @@ const NODES = {
   noun: "node",
   one: "A node appears here with its first result.",
   foot: "Flake rate: done after a retry, of all that got done. Time lost: failed attempts of nodes that converged, and backoff.",
-  columns: (room) => [
+  columns: (room, all) => [
     { name: "id", label: "Node", className: "mono au-id", cell: (item) => html`<span title=${item.node_id}>${item.node_id}</span>` },
     { name: "verdict", label: "Verdict", cell: (item) => html`<${Verdict} item=${item} />` },
     { name: "results", label: "Results", className: "au-bar", cell: (item) => html`
-      <${NodeBar} item=${item} length=${Math.max(40, Math.min(160, (room - 760) / 2))} />` },
-    { name: "rate", label: "Flake rate", className: "num", cell: (item) => labelled("flake rate", percent(item.flake_rate)) },
-    { name: "lost", label: "Time lost", className: "num", cell: (item) => labelled("lost", duration(item.lost_s)) },
+      <${NodeBar} item=${item} length=${nodeLength(item, room, all)} />` },
+    { name: "rate", label: "Flake rate", className: "num", cell: (item) => labelled("flake rate", item.flake_rate === 0 ? html`<span class="muted">0%</span>` : percent(item.flake_rate)) },
+    { name: "lost", label: "Time lost", className: "num", cell: (item) => labelled("lost", item.lost_s === 0 ? "–" : duration(item.lost_s)) },
     { name: "recent", label: "Last 20, newest right", className: "au-recent", cell: (item) => html`<${Strip} results=${item.recent} room=${20} />` },
     { name: "runs", label: "Runs", className: "num", cell: (item) => html`${count(item.runs)}<span class="ag-unit"> runs</span>` },
     { name: "last", label: "Last flake", className: "au-last", cell: (item) => html`<${RunLink} runId=${item.last_flake_run_id} />` },
@@ -359,11 +367,14 @@ const sentenceCase = (/** @type {string} */ text) => text.charAt(0).toUpperCase(
 /** What stands beside the list when a row is open. */
 function Panel({ form, id, item, window, close }) {
   const heading = useRef(/** @type {HTMLElement|null} */ (null));
-  useEffect(() => heading.current?.focus(), []);
+  // A link to the open panel takes no focus; whoever opened it goes on reading there.
+  useEffect(() => {
+    if (document.activeElement !== document.body) heading.current?.focus();
+  }, []);
   return html`<aside class="au-panel" aria-labelledby="au-panel-name">
     <header><h2 id="au-panel-name" class="mono" tabindex="-1" ref=${heading}>${id}</h2>
       <button class="btn" onClick=${close} aria-label="Close the panel" title="Close (Esc)">Close</button></header>
-    ${item === undefined ? null : html`<p><${Verdict} item=${item} /> <span class="muted">${MEANING[item.verdict] ?? ""}</span></p>`}
+    ${item === undefined ? null : html`<p class="au-judged"><${Verdict} item=${item} /> <span class="muted">${MEANING[item.verdict] ?? ""}</span></p>`}
     <${form.panel} item=${item} id=${id} window=${window} />
   </aside>`;
 }

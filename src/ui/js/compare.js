@@ -247,9 +247,7 @@ function changeWords(node) {
   const words = CHANGE_WORDS[node.change] ?? node.change;
   const checks = node.newly_failing_checks;
   if (checks.length > 0) return `${words}: ${checks[0]}${checks.length > 1 ? ` and ${checks.length - 1} more` : ""}`;
-  if (node.change !== "slower" && node.change !== "faster") return words;
-  const more = node.head.duration_s - node.base.duration_s;
-  return `${words} ${more < 0 ? "−" : "+"}${duration(Math.abs(more))}`;
+  return words;
 }
 
 function Result({ letter, result }) {
@@ -276,7 +274,10 @@ function Bars({ node, places }) {
 
 function NodePanel({ node, data, close }) {
   const heading = useRef(/** @type {HTMLElement|null} */ (null));
-  useEffect(() => heading.current?.focus(), []);
+  // A link to the open node takes no focus; whoever opened it goes on reading there.
+  useEffect(() => {
+    if (document.activeElement !== document.body) heading.current?.focus();
+  }, []);
   const isOther = data.graph.changed.includes(node.node_id);
   return html`<aside class="au-panel" aria-labelledby="cp-node-name">
     <header><h2 id="cp-node-name" class="mono" tabindex="-1" ref=${heading}>${node.node_id}</h2>

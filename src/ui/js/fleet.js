@@ -297,7 +297,7 @@ const RESULTS = {
   fail: { tone: "red", word: "fail", path: "M0 0h8v14h-8zM2 4.5l1.2-1.2l.8.9l.8-.9l1.2 1.2l-1 2.5l1 2.5l-1.2 1.2l-.8-.9l-.8.9l-1.2-1.2l1-2.5z" },
   done: { tone: "green", word: "done", path: "M1 10a3 3 0 1 0 6 0a3 3 0 1 0-6 0z" },
   retry: { tone: "lime", word: "done after a retry",
-    path: "M.5 9a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0zM2.3 9a1.7 1.7 0 1 1 3.4 0a1.7 1.7 0 1 1-3.4 0zM0 1h8v1.6h-8z" },
+    path: "M0 9a4 4 0 1 0 8 0a4 4 0 1 0-8 0zM2 9a2 2 0 1 1 4 0a2 2 0 1 1-4 0z" },
   failed: { tone: "red", word: "failed", path: "M0 0h8v14h-8zM2 4.5l1.2-1.2l.8.9l.8-.9l1.2 1.2l-1 2.5l1 2.5l-1.2 1.2l-.8-.9l-.8.9l-1.2-1.2l1-2.5z" },
   blocked: { tone: "amber", word: "blocked", path: "M0 5h8v8h-8zM1.4 6.4v5.2h5.2v-5.2zM2.4 8.2h3.2v1.6h-3.2z" },
 };
@@ -325,6 +325,7 @@ export function Strip({ results, room }) {
     : `Last ${plural(results.length, "result")}: ${counts.join(", ")}; the newest: ${resultWord(last)}`;
   return html`<svg class="fl-strip" role="img" width=${width} height="14" viewBox=${`0 0 ${width} 14`}>
     <title>${said}</title>
+    <line class="fl-axis" x1="0" x2=${width} y1="13.5" y2="13.5" />
     ${[...drawn].map(([result, { tone, path }]) => html`<path key=${result} class=${`tone-${tone}`} d=${path}
       fill="currentColor" fill-rule="evenodd" />`)}
   </svg>`;
