@@ -1,11 +1,11 @@
-// The timeline of a run and the scrubber below it. Positions are per cent of the track, so a resize costs no script, and
-// what grows while a run is live grows by one custom property a second.
+// The timeline of a run and the scrubber below it. Positions are per cent of the track, so a resize costs no script,
+// and what grows while a run is live grows by one custom property a second.
 import { count, describe, duration, plural, visible } from './fmt.js';
 import { element, glyphElement, RowWindow, VList } from './list.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 const ROW = 24;
-/** A time without work is drawn as a break if it is this part of the run; the break then takes this part of the axis. */
+/** Idle time is drawn as a break if it is more than this part of the run; the break takes this part of the axis. */
 const IDLE_PART = 0.2;
 const BREAK_PART = 0.05;
 const STEPS_S = [
@@ -134,7 +134,7 @@ const percent = (x) => `${Math.round(x * 1e5) / 1e3}%`;
  * @property {number} end of the whole run, also while replaying; of a live run the time now
  * @property {boolean} live
  * @property {number|null} cursor the moment shown, or null
- * @property {Stretch[]} [gaps] idleGaps() of the whole run: needed when a page opens in replay, else they are found here
+ * @property {Stretch[]} [gaps] idleGaps() of the whole run, for a page that opens in replay; else they are found here
  */
 
 /** A row per node on one axis of the whole run. */
@@ -371,7 +371,8 @@ export class Gantt {
       this.under.append(line);
       const hidden = breaks.some((gap) => x > gap.x - 0.06 && x < gap.x + BREAK_PART + 0.06);
       if (hidden || x > 0.97) continue;
-      const label = element('span', x === 0 ? 'tl-tick tl-first num' : 'tl-tick num', x === 0 ? '0' : duration((ms - axis.start) / 1000));
+      const label = element('span', 'tl-tick num', x === 0 ? '0' : duration((ms - axis.start) / 1000));
+      label.classList.toggle('tl-first', x === 0);
       label.style.left = percent(x);
       this.scale.append(label);
     }
@@ -406,7 +407,9 @@ export class Gantt {
     el.setAttribute('aria-setsize', String(this.shown.length));
     this.paintSelected(el, row.id);
     // An open end is drawn as far as the moment reaches, whatever it was at when the row was made.
-    const signature = `${this.edition} ${JSON.stringify(row, (key, value) => (key === 'to' && isOpen(row) ? 0 : value))}`;
+    const goesOn = isOpen(row);
+    const drawing = JSON.stringify(row, (key, value) => (key === 'to' && goesOn ? 0 : value));
+    const signature = `${this.edition} ${drawing}`;
     if (this.drawn.get(el) === signature) return;
     this.drawn.set(el, signature);
     el.dataset.id = row.id;
@@ -425,7 +428,8 @@ export class Gantt {
     const [first] = row.spans;
     const last = row.spans[row.spans.length - 1];
     if (row.ready !== null && (!first || first.from > row.ready)) {
-      parts.push(first ? `waited ${duration((first.from - row.ready) / 1000)}` : `ready since ${since(row.ready)} into the run`);
+      if (first) parts.push(`waited ${duration((first.from - row.ready) / 1000)}`);
+      else parts.push(`ready since ${since(row.ready)} into the run`);
     }
     if (first) {
       parts.push(`started ${since(first.from)} into the run`);
@@ -444,7 +448,8 @@ export class Gantt {
       const part = element('div', className);
       const x = axis.at(from);
       part.style.left = percent(x);
-      part.style.width = to === null ? `calc((var(--tl-until) - ${Math.round(x * 1e5) / 1e3}) * 1%)` : percent(axis.at(to) - x);
+      part.style.width = to !== null ? percent(axis.at(to) - x)
+        : `calc((var(--tl-until) - ${Math.round(x * 1e5) / 1e3}) * 1%)`;
       track.append(part);
     };
     const [first] = row.spans;
@@ -462,7 +467,8 @@ export class Gantt {
     if (last && last.to !== null && !goesOn) {
       const x = axis.at(last.to);
       const before = x > 0.9;
-      const label = element('span', before ? 'tl-took tl-before num' : 'tl-took num', duration((last.to - first.from) / 1000));
+      const label = element('span', 'tl-took num', duration((last.to - first.from) / 1000));
+      label.classList.toggle('tl-before', before);
       label.style.left = percent(before ? axis.at(first.from) : x);
       track.append(label);
     }
@@ -509,7 +515,8 @@ export class Gantt {
   /** @param {KeyboardEvent} event */
   keydown(event) {
     const el = Gantt.rowOf(event.target);
-    if (!el?.dataset.id || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    if (!el?.dataset.id || event.defaultPrevented) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
     const at = this.rows.places.get(el.dataset.id) ?? 0;
     const page = Math.max(1, Math.floor(this.rows.view().height / ROW) - 1);
     if ((event.key === 'j' || event.key === 'k') && !VList.letters) return;
@@ -576,7 +583,10 @@ function lastWork(rows, start) {
 
 /** @type {{words: string, speed: Speed}[]} */
 const SPEEDS = [
-  { words: '1×', speed: 1 }, { words: '10×', speed: 10 }, { words: '60×', speed: 60 }, { words: 'Skip idle', speed: 'skip' },
+  { words: '1×', speed: 1 },
+  { words: '10×', speed: 10 },
+  { words: '60×', speed: 60 },
+  { words: 'Skip idle', speed: 'skip' },
 ];
 const BIN_PX = 5;
 const TALL = 24;
@@ -602,9 +612,9 @@ export class Scrub {
     this.root = element('div', 'sc');
     this.root.setAttribute('role', 'group');
     this.root.setAttribute('aria-label', 'Replay');
-    this.back = this.button('sc-back', 'Step back (,)', '<path d="M4 2h2v12H4zM14 2v12L6.5 8z" fill="currentColor"/>');
+    this.back = this.button('sc-back', 'Step back (,)', BACK);
     this.toggle = this.button('sc-play', 'Play (space)', PLAY);
-    this.forth = this.button('sc-forth', 'Step forward (.)', '<path d="M10 2h2v12h-2zM2 2v12l7.5-6z" fill="currentColor"/>');
+    this.forth = this.button('sc-forth', 'Step forward (.)', FORTH);
     this.speeds = document.createElement('select');
     this.speeds.className = 'sc-speed';
     this.speeds.setAttribute('aria-label', 'Speed');
@@ -674,7 +684,8 @@ export class Scrub {
     this.range.max = String(empty ? 1 : Math.max(1, Math.ceil(times[max] - start)));
     this.range.value = empty || at === null ? this.range.max : String(times[seq] - start);
     this.range.style.setProperty('--sc-done', percent(Number(this.range.value) / Number(this.range.max)));
-    this.range.setAttribute('aria-valuetext', empty ? 'no event yet' : `${label}, event ${count(seq)} of ${count(max)}`);
+    const words = empty ? 'no event yet' : `${label}, event ${count(seq)} of ${count(max)}`;
+    this.range.setAttribute('aria-valuetext', words);
     for (const control of [this.range, this.back, this.toggle, this.forth]) control.disabled = empty;
     this.back.disabled ||= seq <= 0;
     this.forth.disabled ||= at === null;
@@ -682,9 +693,9 @@ export class Scrub {
     this.live.textContent = data.live === false ? 'End' : 'Live';
     this.live.setAttribute('aria-pressed', String(at === null));
     if ((playing === null) !== (wasPlaying === null)) {
-      const words = playing ? 'Pause (space)' : 'Play (space)';
-      this.toggle.setAttribute('aria-label', words);
-      this.toggle.title = words;
+      const does = playing ? 'Pause (space)' : 'Play (space)';
+      this.toggle.setAttribute('aria-label', does);
+      this.toggle.title = does;
       /** @type {Element} */ (this.toggle.firstElementChild).innerHTML = playing ? PAUSE : PLAY;
     }
     if (playing) {
@@ -750,7 +761,9 @@ export class Scrub {
     const events = new Uint32Array(bins);
     const failed = new Uint8Array(bins);
     const span = Math.max(1, times[max] - times[0]);
-    const binOf = (/** @type {number} */ seq) => Math.min(bins - 1, Math.floor(((times[seq] - times[0]) / span) * bins));
+    const binOf = (/** @type {number} */ seq) => {
+      return Math.min(bins - 1, Math.floor(((times[seq] - times[0]) / span) * bins));
+    };
     for (let seq = 0; seq <= max; seq++) events[binOf(seq)]++;
     for (const seq of failures) if (seq <= max) failed[binOf(seq)] = 1;
     let most = 1;
@@ -771,5 +784,7 @@ export class Scrub {
   }
 }
 
+const BACK = '<path d="M4 2h2v12H4zM14 2v12L6.5 8z" fill="currentColor"/>';
+const FORTH = '<path d="M10 2h2v12h-2zM2 2v12l7.5-6z" fill="currentColor"/>';
 const PLAY = '<path d="M3 2l11 6-11 6z" fill="currentColor"/>';
 const PAUSE = '<path d="M3 2h4v12H3zM9 2h4v12H9z" fill="currentColor"/>';

@@ -450,7 +450,7 @@ export class VList {
   /**
    * Other data. Rows of the same key keep their element, and are filled again if their item is another object.
    * @param {T[]|LazySource<T>} data
-   * @param {boolean} [toTop] a filter or an order was chosen: show the beginning (a click on a header does so by itself)
+   * @param {boolean} [toTop] a filter or an order was chosen: show the beginning (a click on a header does so itself)
    */
   items(data, toTop = false) {
     if (toTop) this.toTop = true;
@@ -827,8 +827,12 @@ export class Log {
     this.abort = new AbortController();
     const { signal } = this.abort;
     document.addEventListener('scroll', () => this.scrolled(), { capture: true, passive: true, signal });
-    document.addEventListener('selectionchange', () => { if (textSelected(this.space)) this.setFollow(false); }, { signal });
-    this.pane.addEventListener('wheel', (event) => { if (event.deltaY < 0) this.setFollow(false); }, { passive: true, signal });
+    document.addEventListener('selectionchange', () => {
+      if (textSelected(this.space)) this.setFollow(false);
+    }, { signal });
+    this.pane.addEventListener('wheel', (event) => {
+      if (event.deltaY < 0) this.setFollow(false);
+    }, { passive: true, signal });
     this.space.addEventListener('focusin', (event) => this.focusin(event), { signal });
     this.space.addEventListener('click', (event) => this.click(event), { signal });
     this.space.addEventListener('pointermove', (event) => this.hovered(event), { signal });
@@ -880,7 +884,7 @@ export class Log {
     if (kind !== null && item.event !== kind) return false;
     if (node !== null && item.node_id !== node) return false;
     const words = this.words;
-    return !words || words.test(item.text) || words.test(item.event) || (item.node_id !== null && words.test(item.node_id));
+    return !words || words.test(item.text) || words.test(item.event) || words.test(item.node_id ?? '');
   }
 
   /**
@@ -1107,8 +1111,9 @@ export class Log {
     this.kindBox.value = kind ?? '';
     if (this.textBox.value.trim() !== q) this.textBox.value = q;
     this.nodeChip.hidden = node === null;
-    this.nodeChip.textContent = node === null ? '' : `node ${visible(node.slice(0, 300))} ×`;
-    this.nodeChip.setAttribute('aria-label', node === null ? '' : `Show all nodes again, not only ${visible(node.slice(0, 300))}`);
+    const name = visible((node ?? '').slice(0, 300));
+    this.nodeChip.textContent = `node ${name} ×`;
+    this.nodeChip.setAttribute('aria-label', `Show all nodes again, not only ${name}`);
   }
 
   paintState() {
@@ -1140,8 +1145,9 @@ export class Log {
     const moved = top - this.lastTop;
     if (Math.abs(moved) < 0.5) return;
     this.lastTop = top;
+    const left = this.total() * this.rows.height - top - height;
     if (moved < 0) this.setFollow(false);
-    else if (top + height >= this.total() * this.rows.height - END_TOLERANCE && this.moment === null) this.setFollow(true);
+    else if (left <= END_TOLERANCE && this.moment === null) this.setFollow(true);
   }
 
   /** @param {FocusEvent} event */
