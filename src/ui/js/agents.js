@@ -89,7 +89,7 @@ function Agents({ route }) {
 /** The room of the text at a bar's end is kept free in every row, or the longest bar would have none. */
 const NOTE_ROOM = 156;
 /** What stands beside the bars, by the width of the page from which on it does (40-agents.css). */
-const BESIDE = [[1280, 900], [1024, 828], [760, 694], [0, 24]];
+const BESIDE = [[1280, 900], [1024, 828], [760, 566], [0, 24]];
 
 /** How long the longest bar may be. @param {number} space  the width of the list */
 function barRoom(space) {
@@ -105,7 +105,7 @@ function agentColumns({ longest, busiest, isShare }) {
   return [
     { name: "agent", label: "Agent", className: "ag-id", cell: (/** @type {any} */ item) => html`
       <span class="mono" title=${item.agent_id}>${item.agent_id}</span>
-      ${item.regression ? html`<span class="ag-new">new regression</span>` : null}
+      ${item.regression ? html`<span class="ag-new">new<span> regression</span></span>` : null}
       ${item.in_flight > 0 ? html`<span class="muted ag-flight">${count(item.in_flight)} in flight</span>` : null}` },
     { name: "runs", label: "Runs", className: "num ag-runs", cell: (/** @type {any} */ item) => html`
       ${count(item.run_count)}<span class="ag-unit"> runs</span>` },
