@@ -334,7 +334,7 @@ export class VList {
     this.on = on;
     this.options = options;
     this.columns = options.columns ?? [];
-    this.asGrid = (options.role ?? 'grid') === 'grid';
+    this.asGrid = (options.role ?? 'grid').endsWith('grid');
     /** @type {T[]|LazySource<T>} */
     this.data = [];
     /** @type {(() => void)|null} */
