@@ -152,25 +152,26 @@ function fold(rows) {
   return folded;
 }
 
-/** The name of each row in an address: its step, and its place within it from the second row on. @param {Row[]} rows */
+/**
+ * The name of each row in an address: its step, and its place within it from the second row on. What a step did comes
+ * before what was thought about it.
+ * @param {Row[]} rows
+ */
 function number(rows) {
+  const all = rows.flatMap((row) => [row, ...row.children]);
   /** @type {Map<number|null, number>} */
   const seen = new Map();
-  const name = (/** @type {Row} */ row) => {
+  for (const row of [...all.filter((one) => one.kind !== "thinking"), ...all.filter((one) => one.kind === "thinking")]) {
     const place = seen.get(row.step) ?? 0;
     seen.set(row.step, place + 1);
     row.pick = `${row.step ?? "-"}${place === 0 ? "" : `.${place}`}`;
-  };
-  rows.forEach((row, at) => {
-    name(row);
-    row.children.forEach((child, place) => {
-      name(child);
-      child.set = place + 1;
-      child.of = row.children.length;
+  }
+  for (const siblings of [rows, ...rows.map((row) => row.children)]) {
+    siblings.forEach((row, at) => {
+      row.set = at + 1;
+      row.of = siblings.length;
     });
-    row.set = at + 1;
-    row.of = rows.length;
-  });
+  }
 }
 
 /** Rows with those of open groups. @param {Row[]} rows @param {Set<string>} unfolded @returns {Row[]} */
@@ -316,15 +317,25 @@ export function Page({ route, state: first }) {
   const [unfolded, setUnfolded] = useState(/** @type {Set<string>} */ (new Set()));
   const items = useMemo(() => flat(shown.rows, unfolded), [shown, unfolded]);
   const isEnded = (state ?? first).ended !== null;
-  const isTicking = at === null && !isEnded && live.state.value.kind === "live";
+  // Of a run that fell silent nobody knows whether its clock still runs.
+  const isTicking = at === null && (state ?? first).phase === "live" && live.state.value.kind === "live";
   const end = whole.times.at(-1) ?? 0;
   const now = isTicking ? Math.max(end, nowTick.value) : shown.times.at(-1) ?? end;
   const axisEnd = Math.max(end, isTicking ? now : 0);
 
   const [pick, setPick] = usePick(route);
+  const [isOpen, setOpen] = useState(pick !== null);
   const selected = findRow(shown.rows, pick);
   const list = useRef(/** @type {any} */ (null));
-  const choose = (/** @type {Row} */ row, /** @type {boolean} */ isOpened) => setPick(row.pick, isOpened);
+  const choose = (/** @type {Row} */ row, /** @type {boolean} */ isOpened) => {
+    setPick(row.pick, isOpened);
+    if (isOpened) setOpen(true);
+  };
+  const close = () => {
+    setOpen(false);
+    setPick(null, true);
+    if (selected !== null) list.current?.focus(selected.key);
+  };
   const chooseSeq = (/** @type {number} */ seq) => {
     const row = rowAt(shown.rows, seq);
     if (row === null) return;
@@ -354,8 +365,8 @@ export function Page({ route, state: first }) {
     End: { does: "back to now", run: () => replay.seek(null) },
     n: { does: "next failure", run: () => failure(1) },
     N: { does: "previous failure", run: () => failure(-1) },
-    Escape: { does: "close the step", run: () => setPick(null, true) },
-  }), [whole, at, replay.playing, pick]);
+    Escape: { does: "close the step", run: () => { if (pick !== null) close(); } },
+  }), [whole, shown, at, replay.playing, pick]);
   const failure = (/** @type {number} */ direction) => {
     const seq = selected?.seq ?? (direction > 0 ? -1 : Infinity);
     const next = direction > 0 ? shown.failures.find((one) => one > seq) : shown.failures.findLast((one) => one < seq);
@@ -400,12 +411,12 @@ export function Page({ route, state: first }) {
     <${Banners} run=${state} diagnostics=${diagnostics} rows=${shown.rows} now=${now} choose=${chooseSeq} />
     <div class="ar-body">
       <aside class="ar-rail" aria-label="What to look at">
-        <${Verdict} diagnostics=${diagnostics} choose=${chooseSeq} />
-        ${state === null ? null : html`
+        <div class="ar-first"><${Verdict} diagnostics=${diagnostics} outcome=${state?.outcome ?? null} choose=${chooseSeq} /></div>
+        ${state === null ? null : html`<div class="ar-rest">
           <${TimeByStatus} seconds=${state.agent?.seconds_by_status ?? {}} />
           <${Tools} tools=${state.agent?.tools ?? []} />
           <${Audits} audits=${state.agent?.audits ?? []} choose=${chooseSeq} />
-          <${Started} runId=${runId} isEnded=${isEnded} />`}
+          <${Started} runId=${runId} isEnded=${isEnded} /></div>`}
       </aside>
       <section class="ar-steps" aria-label="Steps" onKeyDown=${onKeyDown}>
         ${items.length === 0 ? html`<p class="empty">${log.isWhole ? "Waiting for the first event." : "Reading the log …"}</p>`
@@ -417,7 +428,7 @@ export function Page({ route, state: first }) {
               grip=${(/** @type {any} */ grip) => { list.current = grip; }} />`}
         <${ScrubPane} steps=${whole} length=${log.length} at=${at} replay=${replay} />
       </section>
-      <${Detail} row=${selected} audits=${shown.audits} seek=${replay.seek} now=${now} close=${() => setPick(null, true)} />
+      <${Detail} row=${selected} audits=${shown.audits} seek=${replay.seek} now=${now} isOpen=${isOpen} close=${close} />
     </div>
   </div>`;
 }
@@ -475,7 +486,7 @@ function Header({ run, isReplay, isKnown, now, isTicking }) {
         ${run.usage === null ? null : html` · ${usageWords(run.usage)}`}
       </span>
       <span class="ar-actions"><a class="btn" href=${href("/compare", { head: run.run_id })}>Compare</a>
-        <${CopyButton} text=${location.href} /></span>
+        <${CopyButton} text=${location.href} label="Copy link" /></span>
     </div>
     ${run.task === null ? null : html`<p class="ar-task">${visible(run.task)}</p>`}
     <p class="ar-sub muted">${run.started === null ? null : html`started <${Time} ts=${run.started} as="relative" />`}
@@ -497,22 +508,25 @@ function Banners({ run, diagnostics, rows, now, choose }) {
   const last = rows.at(-1);
   const waits = last?.kind === "blocked-on-clarification" && now - last.from > WAITING_MS ? last : null;
   const stalled = diagnostics?.findings.find((/** @type {any} */ finding) => finding.kind === "stalled");
-  return html`${waits === null ? null : html`<div class="banner warn ar-banner"><b>Waiting for an answer for ${duration((now - waits.from) / 1000)}.</b>
-      ${" "}<span>${waits.reason === null ? "" : visible(waits.reason)}</span>
+  return html`${waits === null ? null : html`<div class="banner warn ar-banner"><span><b>Waiting for an answer for ${duration((now - waits.from) / 1000)}.</b> ${waits.reason === null ? "" : visible(waits.reason)}</span>
       <button class="btn" onClick=${() => choose(waits.seq)}>Show the step</button></div>`}
-    ${stalled === undefined ? null : html`<div class="banner warn ar-banner" role="alert">${visible(stalled.message)}</div>`}`;
+    ${stalled === undefined ? null : html`<div class="banner warn ar-banner" role="alert"><span>${visible(stalled.message)}</span>
+      ${last === undefined ? null : html`<button class="btn" onClick=${() => choose(last.seq)}>Show the last step</button>`}</div>`}`;
 }
 
 // --- the rail ------------------------------------------------------------------------------------------------------
 
 const SEVERITY = /** @type {Record<string, [string, string]>} */ ({ error: ["audit", "fail"], warning: ["audit", "warn"] });
 
-function Verdict({ diagnostics, choose }) {
+function Verdict({ diagnostics, outcome, choose }) {
   if (diagnostics === null) return html`<h2>What to look at</h2><div class="skeleton ar-wait"></div>`;
-  const isBad = diagnostics.findings.some((/** @type {any} */ finding) => finding.severity === "error");
+  // What fell silent stands in the banner.
+  const findings = diagnostics.findings.filter((/** @type {any} */ finding) => finding.kind !== "stalled");
+  const isBad = outcome === "escaped" || findings.some((/** @type {any} */ finding) => finding.severity === "error");
+  const isDoubtful = diagnostics.findings.length > 0 || outcome === "aborted" || outcome === "partial";
   return html`<h2>What to look at</h2>
-    <p class=${`ar-verdict ${isBad ? "bad" : diagnostics.findings.length > 0 ? "warn" : ""}`}>${visible(diagnostics.verdict)}</p>
-    <ul class="ar-findings">${diagnostics.findings.map((/** @type {any} */ finding, /** @type {number} */ at) => html`<li key=${at}>
+    <p class=${`ar-verdict ${isBad ? "bad" : isDoubtful ? "warn" : outcome === "converged" ? "good" : ""}`}>${visible(diagnostics.verdict)}</p>
+    <ul class="ar-findings">${findings.map((/** @type {any} */ finding, /** @type {number} */ at) => html`<li key=${at}>
       ${finding.severity in SEVERITY ? html`<${Glyph} set=${SEVERITY[finding.severity][0]} value=${SEVERITY[finding.severity][1]} />` : html`<span class="ar-info" aria-hidden="true">i</span>`}
       <span><span class="visually-hidden">${finding.severity}: </span>${visible(finding.message)}
         ${finding.seq === null ? null : html` <button class="ar-link" onClick=${() => choose(finding.seq)}>show event ${finding.seq}</button>`}</span></li>`)}</ul>`;
@@ -653,13 +667,18 @@ function decorate(element, row, unfolded) {
 
 // --- one step ------------------------------------------------------------------------------------------------------
 
-function Detail({ row, audits, seek, now, close }) {
+function Detail({ row, audits, seek, now, isOpen, close }) {
+  const heading = useRef(/** @type {HTMLElement|null} */ (null));
+  // Where it lies over the steps, reading goes on in it.
+  useEffect(() => {
+    if (isOpen && matchMedia("(max-width: 1279px)").matches && document.activeElement !== document.body) heading.current?.focus();
+  }, [isOpen]);
   if (row === null) return html`<aside class="ar-detail ar-none" aria-label="Step"><p class="muted">Choose a step to see what went in and what came out.</p></aside>`;
   const { tool } = row;
   const group = row.kind === "group" ? row : row.parent;
   const own = within(row, audits);
-  return html`<aside class="ar-detail" aria-label="Step">
-    <header><h2><${RowGlyph} row=${row} /> ${tool === null ? row.kind === "end" ? "Ended" : kindWord(row.kind) : html`<span class="mono">${visible(tool.tool_name)}</span>`}</h2>
+  return html`<aside class=${isOpen ? "ar-detail is-open" : "ar-detail"} aria-label="Step">
+    <header><h2 tabindex="-1" ref=${heading}><${RowGlyph} row=${row} /> ${tool === null ? row.kind === "end" ? "Ended" : kindWord(row.kind) : html`<span class="mono">${visible(tool.tool_name)}</span>`}</h2>
       <button class="btn" onClick=${close} title="Close (Esc)">Close</button></header>
     <dl class="au-facts">
       ${row.kind === "group" ? null : tool === null ? null : html`<div><dt>Result</dt><dd>${tool.ok ? "ok" : "failed"}</dd></div>`}
