@@ -3,6 +3,7 @@
  * read are buttons, of which only those near the viewport are in the page. Nothing here moves by itself.
  */
 import { describe, glyphPath } from './fmt.js';
+import { NODE_STATUSES } from './fold.js';
 import { layout } from './layout.js';
 
 /**
@@ -42,7 +43,10 @@ const MAP = { width: 190, height: 38 };
 const FAR_GLYPH = 13;
 const EDGES_A_STROKE = 48;
 
+/** What runs alone. */
 const LOCK = '<path d="M5 7V5a3 3 0 0 1 6 0v2h1v6H4V7zm1.5 0h3V5a1.5 1.5 0 0 0-3 0z" fill="currentColor"/>';
+/** Room for the text of a node. */
+const ROOM = { text: 130, besideLock: 116 };
 
 export class Dag {
   /** @type {HTMLElement} */ #host;
@@ -78,6 +82,9 @@ export class Dag {
   /** The node that Tab leads to. @type {Item|null} */ #current = null;
   /** The last step by arrow, so that the opposite key leads back. */
   #step = { from: '', to: '', key: '' };
+  /** Texts as cut to their room. @type {Map<string, string>} */ #texts = new Map();
+  #ruler = /** @type {CanvasRenderingContext2D} */ (element('canvas', '').getContext('2d'));
+  #mono = 'monospace';
   /** @type {Set<Item>} */ #mounted = new Set();
   #shownZoom = 0;
 
@@ -522,10 +529,10 @@ export class Dag {
     own.dataset.id = place.id;
     own.style.left = `${place.x}px`;
     own.style.top = `${place.y}px`;
+    own.classList.toggle('gr-alone', node.parallel_safe === false);
     const id = element('span', 'gr-id');
-    id.textContent = place.id;
-    own.append(drawing('gr-glyph', ''), id, element('span', 'gr-words'));
-    if (node.parallel_safe === false) own.append(drawing('gr-lock', LOCK));
+    id.textContent = this.#cut(place.id, node.parallel_safe === false ? ROOM.besideLock : ROOM.text, 'id');
+    own.append(id, element('span', 'gr-words'));
     return own;
   }
 
@@ -536,24 +543,41 @@ export class Dag {
   #dress(item) {
     const { button: own, place, node, status, detail } = item;
     if (!own) return;
-    const { tone, word, shape } = describe('node', status);
+    const { word } = describe('node', status);
     const { selected, chain, filter } = this.#marks;
     own.tabIndex = item === this.#currentItem() ? 0 : -1;
     own.setAttribute('aria-pressed', String(selected === place.id));
     own.classList.toggle('gr-dim', this.#isDim(item));
     own.classList.toggle('gr-linked', Boolean(chain?.has(place.id) && !(filter && !filter.has(place.id))));
-    if (own.dataset.status !== status) {
-      own.dataset.status = status;
-      const glyph = /** @type {SVGElement} */ (own.firstElementChild);
-      glyph.setAttribute('class', `gr-glyph glyph tone-${tone}`);
-      glyph.innerHTML = glyphPath(shape);
-    }
+    own.dataset.status = status;
     const words = detail ? `${word} ${detail}` : word;
-    const line = /** @type {HTMLElement} */ (own.children[2]);
-    if (line.textContent !== words) line.textContent = words;
+    const line = /** @type {HTMLElement} */ (own.lastElementChild);
+    const shown = this.#cut(words, ROOM.text, 'words');
+    if (line.textContent !== shown) line.textContent = shown;
     const alone = node.parallel_safe === false ? ', runs alone' : '';
     const deliverable = typeof node.deliverable === 'string' && node.deliverable ? `, ${node.deliverable}` : '';
     own.setAttribute('aria-label', `${place.id}, ${words}${alone}${deliverable}`);
+  }
+
+  /**
+   * As much of a text as there is room for. Cutting by CSS would clip each line, which makes panning slow.
+   * @param {string} text
+   * @param {number} room
+   * @param {'id'|'words'} kind
+   */
+  #cut(text, room, kind) {
+    const key = `${kind} ${room} ${text}`;
+    const known = this.#texts.get(key);
+    if (known !== undefined) return known;
+    const { fontFamily } = getComputedStyle(this.#host);
+    this.#ruler.font = kind === 'id' ? `600 12px ${this.#mono}` : `11px ${fontFamily}`;
+    const fits = (/** @type {string} */ part) => this.#ruler.measureText(part).width <= room;
+    let shown = text;
+    for (let end = text.length - 1; end > 0 && !fits(shown); end--) shown = `${text.slice(0, end)}…`;
+    // Details count seconds, so old ones are of no more use.
+    if (this.#texts.size > 5000) this.#texts.clear();
+    this.#texts.set(key, shown);
+    return shown;
   }
 
   /** @param {Item} item */
@@ -763,11 +787,7 @@ export class Dag {
 
     const sizes = new ResizeObserver(() => this.#resized());
     sizes.observe(view);
-    const recolour = () => {
-      this.#colours = coloursOf(this.#host);
-      this.#mapStale = true;
-      this.#redraw();
-    };
+    const recolour = () => this.#recolour();
     for (const query of ['(prefers-color-scheme: dark)', '(forced-colors: active)', '(prefers-contrast: more)']) {
       matchMedia(query).addEventListener('change', recolour, { signal });
     }
@@ -783,6 +803,22 @@ export class Dag {
     watchDensity();
     recolour();
     this.#undo.push(() => sizes.disconnect(), () => theme.disconnect());
+  }
+
+  #recolour() {
+    this.#colours = coloursOf(this.#host);
+    const style = getComputedStyle(this.#host);
+    this.#mono = style.getPropertyValue('--mono').trim() || 'monospace';
+    // A drawing in each of hundreds of nodes is slow to pan; an image that they share is not.
+    const image = (/** @type {string} */ name, /** @type {string} */ inner, /** @type {string} */ colour) => {
+      this.#nodes.style.setProperty(`--gr-${name}`, `url("${imageOf(inner, colour, this.#colours)}")`);
+    };
+    for (const status of NODE_STATUSES) {
+      image(status, glyphPath(describe('node', status).shape), toneOf(this.#colours, status));
+    }
+    image('lock', LOCK, this.#colours.muted);
+    this.#mapStale = true;
+    this.#redraw();
   }
 
   /** @param {WheelEvent} event */
@@ -1071,28 +1107,38 @@ function paintFailure(context, { x, y }, radius, colours) {
   context.stroke();
 }
 
-/** @typedef {Record<'surface'|'control'|'critical'|'link'|'focus'|'grey'|'cyan'|'blue'|'green'|'red'|'amber', string>} Colours */
+/** @typedef {Record<typeof COLOURS[number], string>} Colours */
+
+const COLOURS = /** @type {const} */ ([
+  'bg', 'surface', 'muted', 'control', 'critical', 'link', 'focus', 'grey', 'cyan', 'blue', 'green', 'red', 'amber',
+]);
 
 /**
- * The tokens as a canvas wants them; it sees no custom properties.
+ * The tokens as a canvas or an image wants them; they see no custom properties.
  * @param {Element} host
  * @returns {Colours}
  */
 function coloursOf(host) {
-  if (matchMedia('(forced-colors: active)').matches) {
-    const text = 'CanvasText';
-    return {
-      surface: 'Canvas', control: text, critical: text, link: 'Highlight', focus: 'Highlight',
-      grey: text, cyan: text, blue: text, green: text, red: text, amber: text,
-    };
-  }
   const style = getComputedStyle(host);
-  const token = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`).trim();
-  return {
-    surface: token('surface'), control: token('control'), critical: token('critical'), link: token('link'), focus: token('focus'),
-    grey: token('grey'), cyan: token('cyan'), blue: token('blue'), green: token('green'), red: token('red'),
-    amber: token('amber'),
+  const isForced = matchMedia('(forced-colors: active)').matches;
+  const colour = (/** @type {typeof COLOURS[number]} */ name) => {
+    if (!isForced) return style.getPropertyValue(`--${name}`).trim();
+    if (name === 'bg' || name === 'surface') return 'Canvas';
+    return name === 'link' || name === 'focus' ? 'Highlight' : 'CanvasText';
   };
+  return /** @type {Colours} */ (Object.fromEntries(COLOURS.map((name) => [name, colour(name)])));
+}
+
+/**
+ * A drawing as the address of an image.
+ * @param {string} inner  static markup on a grid of 16
+ * @param {string} colour
+ * @param {Colours} colours
+ */
+function imageOf(inner, colour, colours) {
+  const drawn = inner.replace(/var\(--([a-z]+)\)/g, (_, name) => colours[/** @type {keyof Colours} */ (name)] ?? colour);
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" color="${colour}">${drawn}</svg>`;
+  return `data:image/svg+xml,${encodeURIComponent(svg)}`;
 }
 
 /**
@@ -1140,19 +1186,6 @@ function button(className, text, title) {
   made.title = title;
   made.setAttribute('aria-label', title.replace(/ \(.\)$/, ''));
   return made;
-}
-
-/**
- * @param {string} className
- * @param {string} inner  static markup
- */
-function drawing(className, inner) {
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  svg.setAttribute('viewBox', '0 0 16 16');
-  svg.setAttribute('class', className);
-  svg.setAttribute('aria-hidden', 'true');
-  svg.innerHTML = inner;
-  return svg;
 }
 
 /**
