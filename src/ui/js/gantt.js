@@ -20,7 +20,7 @@ const TICK_PX = 76;
 /**
  * @typedef {{from: number, to: number}} Stretch
  * @typedef {{from: number, to: number|null, attempt: number, converged: boolean|null}} Span
- * @typedef {object} GanttRow a node that has started, waits or is blocked; times in ms, null: not so, or goes on
+ * @typedef {object} GanttRow a node's times in ms; null: not so, or goes on
  * @property {string} id
  * @property {string} status
  * @property {number|null} ready
@@ -223,7 +223,8 @@ export class Gantt {
   set(data) {
     const before = this.data;
     this.data = data;
-    this.all = data.rows;
+    // A node has a row from its start on, or from when it was blocked.
+    this.all = data.rows.filter((row) => row.spans.length > 0 || row.blocked !== null);
     if (!before || data.live) this.nowMs = Math.max(this.nowMs, data.end);
     if (!data.live) this.nowMs = data.end;
     this.fitAxis(before);
@@ -428,8 +429,7 @@ export class Gantt {
     const [first] = row.spans;
     const last = row.spans[row.spans.length - 1];
     if (row.ready !== null && (!first || first.from > row.ready)) {
-      if (first) parts.push(`waited ${duration((first.from - row.ready) / 1000)}`);
-      else parts.push(`ready since ${since(row.ready)} into the run`);
+      parts.push(first ? `waited ${duration((first.from - row.ready) / 1000)}` : `ready ${since(row.ready)} into the run`);
     }
     if (first) {
       parts.push(`started ${since(first.from)} into the run`);
