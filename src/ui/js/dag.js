@@ -962,7 +962,7 @@ export class Dag {
       this.#on.select(current.place.id, this.#view);
       return;
     }
-    if (!/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) return;
+    if (!/^Arrow(Left|Right|Up|Down)$/.test(event.key)) return;
     event.preventDefault();
     event.stopPropagation();
     if (event.shiftKey) this.#panBy(event.key);
@@ -986,8 +986,6 @@ export class Dag {
    * @returns {Item|undefined}
    */
   #neighbour(item, key) {
-    if (key === 'Home') return this.#layers[0][0];
-    if (key === 'End') return this.#layers.at(-1)?.at(-1);
     const layer = this.#layers[item.place.rank];
     if (key === 'ArrowUp') return layer[layer.indexOf(item) - 1];
     if (key === 'ArrowDown') return layer[layer.indexOf(item) + 1];
