@@ -92,13 +92,14 @@ function LookAt({ run }) {
   </section>`;
 }
 
-const SAYS_WHY = /\b(error|panicked|assert\w*|expected|fatal|exception|denied|cannot|failed)\b/i;
-/** The lines of an output that most likely say why: from the last one that sounds like it. @param {string} tail */
+/** What the line that says why sounds like, the surest first. */
+const SAYS_WHY = [/\b(panicked|assert\w*)\b/i, /\b(expected|mismatch|fatal|exception|denied|cannot|inversion)\b/i, /\b(error|failed)\b/i];
+/** The lines of an output that most likely say why. @param {string} tail */
 function telling(tail) {
   const lines = visible(tail).trimEnd().split('\n');
-  const last = lines.findLastIndex((line) => SAYS_WHY.test(line) && !/^(test result|failures?):?/i.test(line.trim()));
-  const from = last < 0 ? lines.length - CARD_LINES : Math.min(last, Math.max(0, lines.length - 2));
-  return lines.slice(Math.max(0, from), Math.max(0, from) + CARD_LINES).join('\n').trim();
+  const found = SAYS_WHY.map((sound) => lines.findLastIndex((line) => sound.test(line))).find((at) => at >= 0);
+  const from = found ?? Math.max(0, lines.length - CARD_LINES);
+  return lines.slice(from, from + CARD_LINES).join('\n').trim();
 }
 
 /** @param {{run: Run, found: Finding, isFirst: boolean}} props */
@@ -349,11 +350,13 @@ function Check({ check, isNamed, onLink }) {
   const own = useRef(/** @type {HTMLLIElement|null} */ (null));
   useEffect(() => { if (isNamed) own.current?.scrollIntoView({ block: 'nearest' }); }, [isNamed]);
   const failed = check.rc !== 0;
+  const hasTail = failed && typeof check.tail === 'string';
   const command = visible(String(check.cmd));
   return html`<li ref=${own} class=${`dw-check${isNamed ? ' dw-named' : ''}`}>
-    <div>${glyph('audit', failed ? 'fail' : 'pass')} <button type="button" class="dw-command mono" title="Link to this check"
+    <div>${hasTail && html`<span class="dw-copy"><${CopyButton} text=${check.tail} label="Copy output" /></span>`}${
+    glyph('audit', failed ? 'fail' : 'pass')} <button type="button" class="dw-command mono" title="Link to this check"
       onClick=${onLink}>${command}</button> <span class="muted">exit ${exitCode(check.rc)} · ${duration(check.duration_s)}</span></div>
-    ${failed && typeof check.tail === 'string' && html`<${Tail} text=${check.tail} truncated=${check.truncated} command=${command} />`}
+    ${hasTail && html`<${Tail} text=${check.tail} truncated=${check.truncated} command=${command} />`}
   </li>`;
 }
 
@@ -364,8 +367,7 @@ function Tail({ text, truncated, command }) {
   useLayoutEffect(() => { if (pane.current) pane.current.scrollTop = pane.current.scrollHeight; }, [text]);
   return html`<div class="dw-tail">
     <pre ref=${pane} tabindex="0" role="region" aria-label=${`Output of ${command}`}>${truncated
-    && html`<span class="muted">Earlier output was cut. Last ${count(TAIL_CHARACTERS)} characters.${'\n'}</span>`}${visible(text)}</pre>
-    <${CopyButton} text=${text} /></div>`;
+    && html`<span class="muted">Earlier output was cut. Last ${count(TAIL_CHARACTERS)} characters.${'\n'}</span>`}${visible(text)}</pre></div>`;
 }
 
 /** @param {{recent: any[], id: string}} props */

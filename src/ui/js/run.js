@@ -386,7 +386,7 @@ export class Run {
   replaced() {
     this.reload();
     this.notice.value = 'The log of this run was replaced by another one; it was read anew.';
-    announce('The log of this run was replaced');
+    announce('The log of this run was replaced.');
   }
 
   /**
@@ -426,8 +426,8 @@ export class Run {
     const of = (/** @type {string} */ status) => moved.filter((change) => change.status === status).length;
     const [failed, blocked] = [of('failed'), of('blocked')];
     if (!failed && !blocked) return;
-    announce([failed && `${plural(failed, 'node')} failed`, blocked && `${plural(blocked, 'node')} blocked`]
-      .filter(Boolean).join(', '));
+    announce(`${[failed && `${plural(failed, 'node')} failed`, blocked && `${plural(blocked, 'node')} blocked`]
+      .filter(Boolean).join(', ')}.`);
   }
 
   /** Asks for state and diagnostics again, at most once a second. */
@@ -461,7 +461,7 @@ export class Run {
       this.refreshed.value += 1;
     });
     if (hasEnded) {
-      announce(`The run ended: ${runState(state).word}`);
+      announce(`The run ended: ${runState(state).word}.`);
       if (this.folded.peek() >= state.next_seq) this.stopLive();
     }
   }
@@ -595,7 +595,7 @@ export class Run {
   nextFailure(direction) {
     const failed = this.failed.peek();
     if (!failed.length) {
-      announce(this.at.peek() === null ? 'No node has failed' : 'No node has failed at this moment');
+      announce(this.at.peek() === null ? 'No node has failed.' : 'No node has failed at this moment.');
       return;
     }
     const here = failed.indexOf(this.node.peek() ?? '');
@@ -603,20 +603,20 @@ export class Run {
       : (here + direction + failed.length) % failed.length;
     this.open(failed[next], null, false);
     this.dag?.show(failed[next]);
-    announce(`${failed[next]} failed, ${next + 1} of ${failed.length}`);
+    announce(`${failed[next]} failed, ${next + 1} of ${failed.length}.`);
   }
 
   toggleChain() {
     const nodeId = this.node.peek();
     if (this.chainOf.peek() !== null || nodeId === null) {
       this.chainOf.value = null;
-      if (nodeId === null) announce('Select a node to see what it blocks');
+      if (nodeId === null) announce('Select a node to see what it blocks.');
       return;
     }
     this.chainOf.value = nodeId;
     const others = (this.chain.peek()?.size ?? 1) - 1;
-    announce(others > 0 ? `${plural(others, 'node')} hold ${nodeId} or wait for it`
-      : `Nothing holds ${nodeId} or waits for it`);
+    announce(others > 0 ? `${plural(others, 'node')} hold ${nodeId} or wait for it.`
+      : `Nothing holds ${nodeId} or waits for it.`);
   }
 
   /** @param {string} status */
@@ -734,7 +734,7 @@ function RunPage({ run }) {
   if (!run.state.value || run.state.value.kind === 'agent') return html`<${Loading} runId=${run.id} />`;
   const hasDrawer = run.node.value !== null;
   const rail = (!narrow.value || view === 'summary') && html`<${RailPane} run=${run} />`;
-  return html`<div class=${`rd-page${hasDrawer ? ' rd-with-drawer' : ''}`}>
+  return html`<div class=${`rd-page rd-on-${view}${hasDrawer ? ' rd-with-drawer' : ''}`}>
     <${Header} run=${run} />
     <${Notices} run=${run} />
     ${error && html`<${Problem} error=${error} retry=${() => run.reload()} />`}
@@ -938,12 +938,18 @@ function Notices({ run }) {
 /** @param {{run: Run, found: Finding}} props */
 function Stalled({ run, found }) {
   const slowest = found.evidence.slowest_attempt_s;
-  return html`<div class="banner warn rd-banner" role="alert">
-    <span>${glyph('audit', 'warn')} ${found.message}${slowest !== null && slowest !== undefined
-    ? ` The slowest attempt so far took ${duration(slowest)}.` : ''}</span>
-    ${found.seq !== null && html`<button type="button" class="btn" onClick=${() => run.seek(found.seq)}>Show last event</button>`}
+  const words = `${found.message}${slowest !== null && slowest !== undefined
+    ? ` The slowest attempt so far took ${duration(slowest)}.` : ''}`;
+  const buttons = html`${found.seq !== null && html`<button type="button" class="btn" onClick=${() => run.seek(found.seq)}>
+      Show last event</button>`}
     <button type="button" class="btn" onClick=${() => { run.dismissedAt.value = run.state.peek()?.next_seq ?? -1; }}>
-      Dismiss</button></div>`;
+      Dismiss</button>`;
+  // A phone has room for the first words.
+  if (narrow.value) {
+    return html`<details class="banner warn rd-banner rd-unread" role="alert"><summary>${glyph('audit', 'warn')} ${
+      words.split(',')[0]}</summary><p>${words}</p><div class="seg">${buttons}</div></details>`;
+  }
+  return html`<div class="banner warn rd-banner" role="alert"><span>${glyph('audit', 'warn')} ${words}</span>${buttons}</div>`;
 }
 
 /** @param {{problems: any}} props */
@@ -1300,7 +1306,7 @@ function NodesPane({ run }) {
           : now.direction === 'ascending' ? { name, direction: 'descending' } : null;
         list.sorted(order.value?.name ?? null, order.value?.direction);
       },
-    }, { label: 'Nodes', columns: COLUMNS.map(({ name, label }) => ({ name, label, sort: true,
+    }, { label: 'Nodes', rowHeight: (/** @type {number} */ width) => (width < 760 ? 48 : 32), columns: COLUMNS.map(({ name, label }) => ({ name, label, sort: true,
       className: `rd-cell-${name}` })) });
     const off = effect(() => list.items(ordered(nodeRows(run), order.value)));
     const offSelected = effect(() => {
