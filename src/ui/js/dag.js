@@ -154,7 +154,7 @@ export class Dag {
    * @param {Partial<Marks>} marks
    */
   mark(marks) {
-    if (marks.selected && marks.selected !== this.#marks.selected) this.#untouched = false;
+    if (marks.selected && marks.selected !== this.#marks.selected && this.#width) this.#untouched = false;
     this.#marks = { ...this.#marks, ...marks };
     const selected = this.#marks.selected === null ? undefined : this.#items.get(this.#marks.selected);
     if (selected && !this.#hasFocus()) this.#setCurrent(selected);
@@ -332,7 +332,8 @@ export class Dag {
       this.#fitTo(1);
       return;
     }
-    const subject = this.#firstOf('failed') ?? this.#firstOf('running') ?? this.#root();
+    const selected = this.#items.get(this.#marks.selected ?? '');
+    const subject = selected ?? this.#firstOf('failed') ?? this.#firstOf('running') ?? this.#root();
     this.#subject = subject;
     if (subject) this.#centre(subject);
   }
