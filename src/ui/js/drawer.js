@@ -207,8 +207,6 @@ export function Drawer({ run }) {
       <h2 id="dw-title" class="mono" tabindex="-1">${visible(id)}</h2>
       ${status && html`<span class="chip">${glyph('node', status)} ${describe('node', status).word}</span>`}
       <span class="dw-tools">
-        <button type="button" class="btn" onClick=${() => run.toggleChain()}
-          aria-pressed=${run.chainOf.value === id ? 'true' : 'false'} title="What holds it and what it holds ( b )">Chain</button>
         <${CopyButton} text=${location.origin + href(route.value.path, Object.fromEntries(route.value.query))} label="Copy link" />
         <button type="button" class="btn" aria-label="Close" title="Close (Esc)" onClick=${() => run.close()}>✕</button>
       </span>
@@ -277,13 +275,16 @@ function Node({ run, node }) {
       ${spawned.length > 0 && html`<dt>Agent runs</dt><dd>${spawned.map((/** @type {string} */ other) => html`<div><a
         class="mono" href=${href(`/runs/${encodeURIComponent(other)}`)}>${visible(other)}</a></div>`)}</dd>`}
     </dl>
+    <p class="dw-acts">
+      <button type="button" class="btn" aria-pressed=${run.chainOf.value === node.node_id ? 'true' : 'false'}
+        title="What holds it and what it holds ( b )" onClick=${() => run.toggleChain()}>Chain in the graph</button>
+      <button type="button" class="btn" aria-pressed=${run.logNode.value === node.node_id ? 'true' : 'false'} onClick=${() => {
+    run.logNode.value = run.logNode.peek() === node.node_id ? null : node.node_id;
+  }}>Only its events</button></p>
     <${Attempts} run=${run} node=${node} />
     ${commands.length > 0 && html`<details class="dw-declared" open=${node.attempts.length === 0}><summary>Checks as declared</summary>
       <ol>${commands.map((/** @type {string} */ command) => html`<li class="mono dw-break">${visible(command)}</li>`)}</ol></details>`}
-    <${History} recent=${node.recent} id=${node.node_id} />
-    <p><button type="button" class="btn" aria-pressed=${run.logNode.value === node.node_id ? 'true' : 'false'} onClick=${() => {
-    run.logNode.value = run.logNode.peek() === node.node_id ? null : node.node_id;
-  }}>Only its events in the log</button></p>`;
+    <${History} recent=${node.recent} id=${node.node_id} />`;
 }
 
 /** @param {{run: Run, ids: string[]}} props */

@@ -1006,7 +1006,7 @@ function RailPane({ run }) {
   if (medium.value && !narrow.value) {
     return html`<aside class="rd-rail rd-strip" aria-label="What to look at"><details open=${!isShut}
       onToggle=${(/** @type {any} */ event) => { railShut.value = !event.target.open; }}>
-      <summary>What to look at</summary><${Rail} run=${run} /></details></aside>`;
+      <summary>What to look at</summary><div class="rd-columns"><${Rail} run=${run} /></div></details></aside>`;
   }
   if (isShut) {
     return html`<aside class="rd-rail rd-shut" aria-label="What to look at"><button type="button" class="btn"
@@ -1070,6 +1070,8 @@ function draw(run, graph, host) {
     if (isGone) return;
     const kept = sessionStorage.getItem(key);
     if (kept) dag.restore(JSON.parse(kept));
+    const node = run.node.peek();
+    if (kept && node !== null) dag.show(node);
     offs.push(effect(() => dag.status(run.details.value)));
     offs.push(effect(() => dag.mark({ selected: run.node.value, critical: run.critical.value, chain: run.chain.value,
       filter: run.matching.value })));
@@ -1092,7 +1094,7 @@ function markUsable() {
 /** The line between graph and timeline. */
 function Splitter() {
   const line = useRef(/** @type {HTMLDivElement|null} */ (null));
-  const [share, setShare] = useState(() => Number(localStorage.getItem('kahn.split')) || 55);
+  const [share, setShare] = useState(() => Number(localStorage.getItem('kahn.split')) || 62);
   const set = (/** @type {number} */ next) => {
     const kept = Math.round(Math.max(20, Math.min(85, next)));
     setShare(kept);
