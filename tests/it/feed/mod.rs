@@ -221,6 +221,9 @@ fn a_position_of_another_log_is_reset() {
         socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 9})).await;
         assert_eq!(socket.next().await["type"], "reset", "a position behind the end is of another log too");
         assert_eq!(socket.events(2).await, expected(0..2));
+        socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 2})).await;
+        append(&kitchen, 2..3);
+        assert_eq!(socket.events(1).await, expected(2..3), "the end is a position of this log");
     });
 }
 
@@ -245,8 +248,12 @@ fn a_bad_frame_is_answered_and_harms_nobody() {
             let error = socket.next().await;
             assert_eq!((&error["code"], &error["run_id"]), (&json!("unknown_run"), &json!(run_id)));
         }
+        // What was refused is not followed, even when it comes.
+        let nobody = line(0).replace(r#""r""#, r#""nobody""#) + "\n";
+        assert_eq!(kitchen.post("/v1/ingest/transitions", nobody.as_bytes()).status, 200);
         socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 0})).await;
         assert_eq!(socket.events(1).await, expected(0..1));
+        socket.is_quiet().await;
     });
 }
 
@@ -263,6 +270,14 @@ fn a_long_line_is_announced_and_fetched_over_http() {
         socket.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 0})).await;
         let frame = socket.next().await;
         assert_eq!((&frame["seq"], &frame["line"], &frame["bytes"]), (&json!(0), &Value::Null, &json!(text.len())));
+        // One that is too long only as it would be written out.
+        let quotes = r#"\""#.repeat(80_000);
+        let text =
+            format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"heartbeat","v":"{quotes}"}}"#) + "\n";
+        assert_eq!(kitchen.post("/v1/ingest/transitions?from_seq=1", text.as_bytes()).status, 200);
+        let frame = socket.next().await;
+        let bytes = json!(text.len() - 1);
+        assert_eq!((&frame["seq"], &frame["line"], &frame["bytes"]), (&json!(1), &Value::Null, &bytes));
     });
 }
 

@@ -7,6 +7,7 @@ mod door;
 mod feed;
 mod held;
 mod late;
+mod room;
 mod scarce;
 mod serve;
 mod slow;

@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody as _};
@@ -25,7 +26,7 @@ use tokio::time::{Instant, sleep};
 struct Bench {
     services: Services,
     who: Principal,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What the server sends.
@@ -56,7 +57,7 @@ impl Bench {
         let backend = select_backend(&options, &config).await.expect("an archive");
         let services = Services::start(backend, Arc::new(SystemClock), MODE, &config);
         let who = services.access.authenticate(&RequestFacts::default()).await.expect("the operator");
-        let bench = Self { services, who, _folder: folder };
+        let bench = Self { services, who, folder };
         for from in (0..lines).step_by(100) {
             bench.append(from..(from + 100).min(lines)).await;
         }
@@ -72,7 +73,10 @@ impl Bench {
     async fn touch(&self, runs: std::ops::Range<u64>, seq: u64) {
         let fields = if seq == 0 { r#""run_start","total_nodes":1"# } else { r#""heartbeat""# };
         let line = |n| format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"run{n}","event":{fields}}}"#);
+        // Storing takes real time.
+        tokio::time::resume();
         self.store(runs.map(|n| (format!("run{n}"), seq, vec![line(n)])).collect()).await;
+        tokio::time::pause();
     }
 
     async fn store(&self, parts: Vec<(String, u64, Vec<String>)>) {
@@ -121,11 +125,31 @@ impl Line {
         // A mask of zeros changes nothing.
         let mut frame = vec![first, 0x80 | u8::try_from(payload.len()).expect("a short frame"), 0, 0, 0, 0];
         frame.extend_from_slice(payload);
-        self.up.send(frame.into()).expect("the server reads");
+        // A server that has said goodbye reads no more.
+        let _ = self.up.send(frame.into());
     }
 
     fn follow(&self, run_id: &str) {
-        self.send(0x81, json!({"type": "subscribe", "run_id": run_id, "from_seq": 0}).to_string().as_bytes());
+        self.follow_from(run_id, 0);
+    }
+
+    fn follow_from(&self, run_id: &str, from_seq: u64) {
+        self.send(0x81, json!({"type": "subscribe", "run_id": run_id, "from_seq": from_seq}).to_string().as_bytes());
+    }
+
+    /// The next event: of which run, and its seq.
+    async fn event(&mut self) -> (String, u64) {
+        loop {
+            match self.next().await {
+                Said::Frame(frame) if frame["type"] == "event" => {
+                    return (frame["run_id"].as_str().expect("a run_id").into(), frame["seq"].as_u64().expect("a seq"));
+                }
+                Said::Frame(frame) => assert_eq!(frame["type"], "heartbeat"),
+                Said::Ping => self.pong(),
+                said => panic!("{said:?} after {} s", self.seconds()),
+            }
+            assert!(self.seconds() < 600, "nothing comes");
+        }
     }
 
     /// Takes as much as the connection takes at once; false when it has ended.
@@ -135,6 +159,15 @@ impl Line {
             None => return false,
         }
         true
+    }
+
+    /// How many bytes the connection has at hand now.
+    fn take_now(&mut self) -> Option<Option<usize>> {
+        let mut context = Context::from_waker(Waker::noop());
+        match self.body.as_mut().poll_next(&mut context) {
+            Poll::Ready(piece) => Some(piece.map(|piece| piece.expect("a piece").len())),
+            Poll::Pending => None,
+        }
     }
 
     /// The next frame of what was taken.
@@ -300,7 +333,10 @@ async fn who_took_nothing_for_a_second_is_told_and_has_a_minute_to_catch_up() {
                         assert_eq!((&frame["run_id"], &frame["from_seq"]), (&json!("r"), &json!(next)));
                         told_at.get_or_insert_with(|| line.seconds());
                     }
-                    other => assert_eq!(other, Some("heartbeat")),
+                    other => {
+                        assert_eq!(other, Some("heartbeat"));
+                        assert!(line.seconds() < 600, "nothing comes behind {next}");
+                    }
                 },
                 Some(Said::Ping) => line.pong(),
                 Some(Said::Close(code)) => break Some(code),
@@ -334,7 +370,10 @@ async fn a_list_that_takes_nothing_is_told_to_be_read_again_when_more_than_256_r
         loop {
             let frame = match line.next().await {
                 Said::Frame(frame) => frame,
-                Said::Ping => continue,
+                Said::Ping => {
+                    line.pong();
+                    continue;
+                }
                 said => panic!("{said:?} after {} s", line.seconds()),
             };
             match frame["type"].as_str() {
@@ -355,5 +394,132 @@ async fn a_list_that_takes_nothing_is_told_to_be_read_again_when_more_than_256_r
         assert_eq!(resyncs, u64::from(is_lost), "{runs} rows");
         assert!(told.len() < 256 + 20, "{} rows were held for it", told.len());
         tokio::time::resume();
+    }
+}
+
+#[actix_web::test]
+async fn who_follows_a_run_anew_gets_nothing_more_for_the_old_position() {
+    let bench = Bench::new(100).await;
+    // While the first page is being read, while it is sent, and between.
+    for turns in 0..12 {
+        let mut line = bench.connect().await;
+        line.follow_from("r", 50);
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        if turns > 8 {
+            assert_eq!(line.event().await.1, 50);
+        }
+        line.follow("r");
+        let (mut next, mut is_anew) = (50 + u64::from(turns > 8), false);
+        while !is_anew || next < 100 {
+            let (_, seq) = line.event().await;
+            if seq == 0 && !is_anew {
+                (next, is_anew) = (0, true);
+            }
+            assert_eq!(seq, next, "after {turns} turns");
+            next += 1;
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_long_log_does_not_keep_a_short_one_waiting() {
+    let bench = Bench::new(LINES).await;
+    bench.touch(0..1, 0).await;
+    let mut line = bench.connect().await;
+    line.follow("r");
+    line.follow("run0");
+    let mut before = 0;
+    while line.event().await.0 != "run0" {
+        before += 1;
+    }
+    assert!(before <= 64, "{before} lines of the other came first: more than two pages");
+}
+
+#[actix_web::test]
+async fn who_has_no_more_than_a_page_waiting_is_not_told_that_it_was_slow() {
+    let bench = Bench::new(20).await;
+    let mut line = bench.connect().await;
+    line.follow("r");
+    sleep(Duration::from_secs(3)).await;
+    for seq in 0..20 {
+        assert_eq!(line.event().await.1, seq);
+    }
+}
+
+#[actix_web::test]
+async fn who_caught_up_may_stay() {
+    let bench = Bench::new(LINES).await;
+    let mut line = bench.connect().await;
+    line.follow("r");
+    sleep(Duration::from_millis(1100)).await;
+    let (mut events, mut resyncs) = (0, 0);
+    while line.seconds() < 90 {
+        match line.next().await {
+            Said::Frame(frame) if frame["type"] == "event" => events += 1,
+            Said::Frame(frame) => resyncs += u64::from(frame["type"] == "resync"),
+            Said::Ping => line.pong(),
+            said => panic!("{said:?} after {} s", line.seconds()),
+        }
+    }
+    assert_eq!((events, resyncs), (LINES, 1));
+}
+
+#[actix_web::test]
+async fn messages_are_counted_by_the_second() {
+    let bench = Bench::new(1).await;
+    for (pause_s, is_closed) in [(7, false), (5, true)] {
+        let mut line = bench.connect().await;
+        // All that it may send at once; 50 more each second.
+        (0..400).for_each(|_| line.pong());
+        sleep(Duration::from_secs(pause_s)).await;
+        (0..300).for_each(|_| line.pong());
+        sleep(Duration::from_millis(1)).await;
+        let end = loop {
+            match line.next().await {
+                Said::Close(code) => break Some(code),
+                Said::Frame(_) if line.seconds() > 20 => break None,
+                Said::Ping => line.pong(),
+                said => assert!(matches!(said, Said::Frame(_)), "{said:?}"),
+            }
+        };
+        assert_eq!(end, is_closed.then_some(1008), "after {pause_s} s");
+    }
+}
+
+#[actix_web::test]
+async fn who_asks_and_does_not_take_the_answers_is_not_listened_to() {
+    let bench = Bench::new(1).await;
+    let mut line = bench.connect().await;
+    (0..300).for_each(|_| line.send(0x81, b"no JSON"));
+    sleep(Duration::from_secs(1)).await;
+    let mut waiting = 0;
+    while let Some(Some(piece)) = line.take_now() {
+        waiting += piece;
+    }
+    assert!((8 * 1024..10 * 1024).contains(&waiting), "{waiting} bytes wait for it");
+}
+
+#[actix_web::test]
+async fn a_run_that_is_gone_is_said_to_be_so_once() {
+    let bench = Bench::new(3).await;
+    let mut line = bench.connect().await;
+    line.follow("r");
+    for seq in 0..3 {
+        assert_eq!(line.event().await.1, seq);
+    }
+    std::fs::remove_dir_all(bench.folder.path().join("runs/r")).expect("removed");
+    let mut told_at = None;
+    while told_at.is_none_or(|at| line.seconds() < at + 60) {
+        match line.next().await {
+            Said::Frame(frame) if frame["type"] == "error" => {
+                assert_eq!((&frame["code"], told_at), (&json!("unknown_run"), None));
+                told_at = Some(line.seconds());
+            }
+            Said::Frame(frame) => assert_eq!(frame["type"], "heartbeat"),
+            Said::Ping => line.pong(),
+            said => panic!("{said:?} after {} s", line.seconds()),
+        }
     }
 }
