@@ -275,27 +275,47 @@ function readLine(line) {
 function useMoment(runId, first, at, length, isWhole) {
   const [moment, setMoment] = useState({ at: /** @type {number|null} */ (null), state: first, diagnostics: /** @type {any} */ (null), error: /** @type {any} */ (null) });
   const [tries, setTries] = useState(0);
-  const asked = useRef(0);
+  const soon = useRef(() => {});
   useEffect(() => {
     const gone = new AbortController();
-    const wait = at === null ? Math.max(0, asked.current + REFRESH_MS - performance.now()) : MOMENT_MS;
-    const timer = setTimeout(async () => {
-      asked.current = performance.now();
+    let asked = -Infinity;
+    let busy = false;
+    let again = false;
+    /** @type {number|undefined} */
+    let timer;
+    const ask = async () => {
+      timer = undefined;
+      busy = true;
+      asked = performance.now();
       const of = `/api/runs/${encodeURIComponent(runId)}`;
       const when = at === null ? "" : `?${query({ at_seq: at })}`;
       try {
         const [state, diagnostics] = await Promise.all([`${of}${when}`, `${of}/diagnostics${when}`].map((path) => api(path, { signal: gone.signal })));
-        setMoment({ at, state, diagnostics, error: null });
+        if (!gone.signal.aborted) setMoment({ at, state, diagnostics, error: null });
       } catch (error) {
         if (!gone.signal.aborted) setMoment((was) => ({ ...was, error }));
       }
-    }, asked.current === 0 ? 0 : wait);
+      busy = false;
+      if (again) soon.current();
+    };
+    // With an answer under way, more events only make the next one due.
+    soon.current = () => {
+      again = busy;
+      if (busy || timer !== undefined || gone.signal.aborted) return;
+      timer = setTimeout(ask, Math.max(0, asked + REFRESH_MS - performance.now()));
+    };
+    timer = setTimeout(ask, at === null ? 0 : MOMENT_MS);
     return () => {
       gone.abort();
       clearTimeout(timer);
     };
-    // With an answer under way, more events only make the next one due.
-  }, [runId, at, at === null ? length : 0, isWhole, tries]);
+  }, [runId, at, tries]);
+  const isFirst = useRef(true);
+  useEffect(() => {
+    // The log that is there from the start changes nothing in the answer that is asked for at the start.
+    if (at === null && isWhole && !isFirst.current) soon.current();
+    if (isWhole) isFirst.current = false;
+  }, [length, isWhole]);
   // A later moment would show what had not happened yet.
   const isLeak = at !== null && (moment.at === null || moment.at > at);
   return { state: isLeak ? null : moment.state, diagnostics: isLeak ? null : moment.diagnostics, error: moment.error, retry: () => setTries((was) => was + 1) };
@@ -361,7 +381,7 @@ export function Page({ route, state: first }) {
   useEffect(() => keys("Agent run", {
     ",": { does: "step back by one event", run: () => replay.step(-1) },
     ".": { does: "step forward by one event", run: () => replay.step(1) },
-    " ": { does: "play or pause", run: () => replay.play(replay.playing === null ? 1 : null) },
+    " ": { does: "play or pause", run: () => replay.play(replay.playing === null ? 10 : null) },
     End: { does: "back to now", run: () => replay.seek(null) },
     n: { does: "next failure", run: () => failure(1) },
     N: { does: "previous failure", run: () => failure(-1) },

@@ -127,7 +127,7 @@ function RunLink({ runId }) {
   return html`<a class="mono ag-cut" href=${runHref(runId)} title=${runId}>${runId}</a>`;
 }
 
-const runHref = (/** @type {string} */ runId, /** @type {object} */ members = {}) => href(`/runs/${encodeURIComponent(runId)}`, members);
+const runHref = (/** @type {string} */ runId, /** @type {Record<string, any>} */ members = {}) => href(`/runs/${encodeURIComponent(runId)}`, members);
 
 // --- audits --------------------------------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ function offered(runs, other) {
 }
 
 const runKey = (/** @type {any} */ run) => run.run_id;
-const runHref = (/** @type {string} */ runId, /** @type {object} */ members = {}) => href(`/runs/${encodeURIComponent(runId)}`, members);
+const runHref = (/** @type {string} */ runId, /** @type {Record<string, any>} */ members = {}) => href(`/runs/${encodeURIComponent(runId)}`, members);
 const pickHeight = (/** @type {number} */ width) => (width < 760 ? 60 : 32);
 
 /** @type {import("./fleet.js").Column[]} */
@@ -97,7 +97,7 @@ const PICK_COLUMNS = [
 
 function State({ run }) {
   const { set, value, word } = runState(run);
-  return html`<span class="ag-state"><${Glyph} set=${set} value=${value} /> ${word}</span>`;
+  return html`<span class="status"><${Glyph} set=${set} value=${value} /> ${word}</span>`;
 }
 
 // --- comparing -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
  */
 
 import { effect, html, render, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
-import { Problem, setQuery, settings } from "./app.js";
+import { keep as keepState, kept, setQuery, settings } from "./app.js";
 import { api, live } from "./net.js";
 import { count, describe, glyphPath, plural } from "./fmt.js";
 import { VList } from "./list.js";
@@ -160,16 +160,21 @@ export function Rows(props) {
   const now = useRef(props);
   now.current = props;
   const [isWaiting, setWaiting] = useState(false);
+  const waits = useRef(false);
 
   /** @param {boolean} isForced */
   const apply = (isForced) => {
     const { items, keyOf, holds = true } = now.current;
     const next = heldOrder(shown.current, items, keyOf, holds && !isForced && list.current.held());
     shown.current = next.items;
+    waits.current = next.isWaiting;
     setWaiting(next.isWaiting);
     list.current.items(next.items);
   };
 
+  // Back finds the same rows in the same place, and the focus where it was.
+  const place = `list ${props.name}`;
+  const keepPlace = () => keepState(place, list.current.position());
   useLayoutEffect(() => {
     list.current = new VList(/** @type {HTMLElement} */ (host.current), {
       key: (/** @type {any} */ item) => now.current.keyOf(item),
@@ -179,13 +184,19 @@ export function Rows(props) {
         now.current.decorate?.(row, item);
       },
       drop: (/** @type {HTMLElement} */ row) => [...row.children].forEach((cell) => render(null, cell)),
-      open: (/** @type {any} */ item) => now.current.open?.(item),
+      open: (/** @type {any} */ item) => {
+        keepPlace();
+        now.current.open?.(item);
+      },
       active: (/** @type {any} */ item) => now.current.active?.(item),
       newTab: (/** @type {any} */ item) => {
         const to = now.current.href?.(item);
         if (to) window.open(to, "_blank", "noopener");
       },
-      released: () => apply(false),
+      // Told in the middle of a change of the list, which is to end first.
+      released: () => queueMicrotask(() => {
+        if (list.current !== null && waits.current) apply(false);
+      }),
     }, { rowHeight: props.rowHeight, role: props.role, label: props.label, columns: props.columns });
     return () => {
       list.current.destroy();
@@ -196,6 +207,15 @@ export function Rows(props) {
 
   useLayoutEffect(() => apply(false), [props.items]);
   useLayoutEffect(() => list.current.refresh(), [props.columns, props.selected]);
+  const isBack = useRef(true);
+  useLayoutEffect(() => {
+    if (!isBack.current || props.items.length === 0) return;
+    isBack.current = false;
+    const was = kept(place);
+    if (!was) return;
+    list.current.restore(was);
+    if (was.active !== null && document.activeElement === document.body) list.current.focusKey(was.active);
+  });
   props.grip?.({
     apply: () => apply(true),
     focus: (/** @type {string} */ key) => list.current.focusKey(key),
@@ -206,7 +226,7 @@ export function Rows(props) {
   return html`<div class=${`fl-list ${props.name}`}>
     ${isWaiting ? html`<button class="pill fl-pill" onClick=${() => apply(true)}>
       Order changed, apply <kbd>.</kbd></button>` : null}
-    <div class="fl-rows" ref=${host}></div>
+    <div class="fl-rows" ref=${host} onClickCapture=${keepPlace}></div>
   </div>`;
 }
 
