@@ -29,7 +29,9 @@ function plan(count, perRank, seed = 1) {
   });
 }
 
-const graphs = { '12': plan(12, 3), '32': plan(32, 5), '150': plan(150, 9), '500': plan(500, 25), '2000': plan(2000, 50) };
+const graphs = {
+  '12': plan(12, 3), '32': plan(32, 5), '150': plan(150, 9), '500': plan(500, 25), '2000': plan(2000, 50),
+};
 
 function assertSound(result) {
   const byId = new Map(result.places.map((place) => [place.id, place]));

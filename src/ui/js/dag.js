@@ -29,7 +29,8 @@ const READABLE = 0.5;
 const LEAST_OPENING = 0.6;
 /** ...but at this zoom, around what matters. */
 const OPENING = 0.8;
-const ZOOM = { least: 0.02, most: 2, step: 1.25 };
+/** All of a graph may be shown however large it is; out of a small one one zooms no further than is of use. */
+const ZOOM = { least: 0.02, useful: 0.25, most: 2, step: 1.25 };
 /** How far beyond the viewport nodes are kept in the page. */
 const OVERSCAN = 260;
 const PADDING = 24;
@@ -141,10 +142,12 @@ export class Dag {
    * @param {Map<string, Standing>} standings
    */
   status(standings) {
+    const isFirst = !this.#standings.size;
     this.#standings = standings;
     let changed = false;
     for (const item of this.#items.values()) changed = this.#stand(item) || changed;
     if (!changed) return;
+    if (isFirst) this.#open();
     this.#tellGroup();
     this.#redraw();
   }
@@ -154,10 +157,14 @@ export class Dag {
    * @param {Partial<Marks>} marks
    */
   mark(marks) {
-    if (marks.selected && marks.selected !== this.#marks.selected && this.#width) this.#untouched = false;
+    const before = this.#marks.selected;
     this.#marks = { ...this.#marks, ...marks };
-    const selected = this.#marks.selected === null ? undefined : this.#items.get(this.#marks.selected);
-    if (selected && !this.#hasFocus()) this.#setCurrent(selected);
+    const selected = this.#selectedItem();
+    if (selected && selected.place.id !== before) {
+      if (!this.#hasFocus()) this.#setCurrent(selected);
+      if (this.#width && !this.#isWhole(selected)) this.#bring(selected);
+      if (this.#width) this.#touched();
+    }
     for (const item of this.#mounted) this.#dress(item);
     this.#redraw();
   }
@@ -199,7 +206,7 @@ export class Dag {
    */
   show(id) {
     const item = this.#items.get(id);
-    if (!item) return;
+    if (!item || !this.#width) return;
     this.#bring(item);
     this.#touched();
   }
@@ -263,6 +270,8 @@ export class Dag {
   #take(nodes, result) {
     for (const item of this.#mounted) item.button?.remove();
     this.#mounted.clear();
+    // Another graph opens anew; a view that was restored before the first came is kept.
+    if (this.#layout) this.#untouched = true;
     this.#layout = result;
     /** @type {Map<string, GraphNode>} */
     const byId = new Map();
@@ -284,8 +293,8 @@ export class Dag {
     this.#current = null;
     this.#tellFaults(result.bad);
     this.#tellGroup();
+    this.#moveTo(this.#x, this.#y);
     this.#open();
-    this.#redraw();
   }
 
   /** @param {string} id */
@@ -316,10 +325,12 @@ export class Dag {
 
   /** @param {Fault[]} bad */
   #tellFaults(bad) {
-    const lines = bad.map(({ node, needs, why }) => (needs === null ? `${node}: ${why} id` : `${needs} → ${node}: ${why}`));
+    const lines = bad.slice(0, 20).map(({ node, needs, why }) => (
+      needs === null ? `${node}: ${why} id` : `${needs} → ${node}: ${why}`
+    ));
     this.#note.hidden = !bad.length;
-    this.#note.textContent = bad.length === 1 ? '1 fault of graph.json is not drawn' : `${bad.length} faults of graph.json are not drawn`;
-    this.#note.title = lines.slice(0, 20).join('\n');
+    this.#note.textContent = `${bad.length} of graph.json not drawn`;
+    this.#note.title = lines.join('\n');
   }
 
   // ---------------------------------------------------------------- the view
@@ -332,8 +343,7 @@ export class Dag {
       this.#fitTo(1);
       return;
     }
-    const selected = this.#items.get(this.#marks.selected ?? '');
-    const subject = selected ?? this.#firstOf('failed') ?? this.#firstOf('running') ?? this.#root();
+    const subject = this.#selectedItem() ?? this.#firstOf('failed') ?? this.#firstOf('running') ?? this.#root();
     this.#subject = subject;
     if (subject) this.#centre(subject);
   }
@@ -417,14 +427,27 @@ export class Dag {
       && top < this.#height + around && top + NODE.height * this.#zoom > -around;
   }
 
+  /** @param {Item} item */
+  #isWhole(item) {
+    const { left, top } = this.#onScreen(item);
+    return left >= 0 && top >= 0 && left + NODE.width * this.#zoom <= this.#width
+      && top + NODE.height * this.#zoom <= this.#height;
+  }
+
+  #selectedItem() {
+    return this.#marks.selected === null ? undefined : this.#items.get(this.#marks.selected);
+  }
+
   /**
    * @param {number} x
    * @param {number} y
    */
   #moveTo(x, y) {
-    const { width, height } = this.#layout ?? { width: Infinity, height: Infinity };
-    this.#x = clamp(x, ALWAYS_SEEN - width * this.#zoom, this.#width - ALWAYS_SEEN);
-    this.#y = clamp(y, ALWAYS_SEEN - height * this.#zoom, this.#height - ALWAYS_SEEN);
+    [this.#x, this.#y] = [x, y];
+    if (this.#layout && this.#width) {
+      this.#x = clamp(x, ALWAYS_SEEN - this.#layout.width * this.#zoom, this.#width - ALWAYS_SEEN);
+      this.#y = clamp(y, ALWAYS_SEEN - this.#layout.height * this.#zoom, this.#height - ALWAYS_SEEN);
+    }
     this.#redraw();
   }
 
@@ -435,7 +458,7 @@ export class Dag {
    * @param {number} y
    */
   #zoomTo(zoom, x, y) {
-    const next = clamp(zoom, Math.min(ZOOM.least, this.#fitZoom()), ZOOM.most);
+    const next = clamp(zoom, clamp(this.#fitZoom(), ZOOM.least, ZOOM.useful), ZOOM.most);
     const ratio = next / this.#zoom;
     this.#zoom = next;
     this.#moveTo(x - (x - this.#x) * ratio, y - (y - this.#y) * ratio);
@@ -450,12 +473,14 @@ export class Dag {
     const { width, height } = this.#view.getBoundingClientRect();
     if (width === this.#width && height === this.#height) return;
     const wasShown = this.#width > 0;
+    const selected = this.#selectedItem();
+    const kept = this.#untouched ? this.#subject : selected && this.#isWhole(selected) ? selected : null;
     this.#width = width;
     this.#height = height;
+    this.#moveTo(this.#x, this.#y);
     if (!wasShown || (this.#untouched && !this.#subject)) this.#open();
     // What the reader looks at stays where it is, unless the new size cuts it off.
-    else if (this.#untouched && this.#subject) this.#bring(this.#subject);
-    this.#redraw();
+    else if (kept && width && !this.#isFar) this.#bring(kept);
   }
 
   // ---------------------------------------------------------------- drawing
@@ -511,7 +536,7 @@ export class Dag {
   }
 
   #currentItem() {
-    this.#current ??= this.#items.get(this.#marks.selected ?? '') ?? this.#firstOf('failed') ?? this.#root();
+    this.#current ??= this.#selectedItem() ?? this.#firstOf('failed') ?? this.#root();
     return this.#current;
   }
 
@@ -665,7 +690,7 @@ export class Dag {
       paintFailure(context, middleOf(item), FAR_GLYPH / 2 / this.#zoom, this.#colours);
     }
     context.globalAlpha = 1;
-    const selected = this.#items.get(this.#marks.selected ?? '');
+    const selected = this.#selectedItem();
     const focused = this.#hasFocus() ? this.#currentItem() : null;
     for (const [item, colour] of /** @type {const} */ ([[selected, 'link'], [focused, 'focus']])) {
       if (!item) continue;
@@ -741,7 +766,8 @@ export class Dag {
   #jump(event) {
     const box = this.#map.getBoundingClientRect();
     const { scale, x, y } = this.#mapScale();
-    const graphX = (event.clientX - box.left - x) / scale, graphY = (event.clientY - box.top - y) / scale;
+    const graphX = (((event.clientX - box.left) * MAP.width) / box.width - x) / scale;
+    const graphY = (((event.clientY - box.top) * MAP.height) / box.height - y) / scale;
     this.#moveTo(this.#width / 2 - graphX * this.#zoom, this.#height / 2 - graphY * this.#zoom);
     this.#touched();
   }
@@ -1135,7 +1161,8 @@ function coloursOf(host) {
  * @param {Colours} colours
  */
 function imageOf(inner, colour, colours) {
-  const drawn = inner.replace(/var\(--([a-z]+)\)/g, (_, name) => colours[/** @type {keyof Colours} */ (name)] ?? colour);
+  const colourOf = (/** @type {string} */ _, /** @type {keyof Colours} */ name) => colours[name] ?? colour;
+  const drawn = inner.replace(/var\(--([a-z]+)\)/g, colourOf);
   const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" color="${colour}">${drawn}</svg>`;
   return `data:image/svg+xml,${encodeURIComponent(svg)}`;
 }

@@ -175,9 +175,9 @@ export class Fold {
   }
 
   /**
-   * Rows of the timeline after the event `seq` (null: now): nodes that have started, by first start, then those that wait
-   * or are blocked, by when they came to. What is still open ends at `nowMs`, or stays open (null) without it; the end of
-   * a run ends all.
+   * Rows of the timeline after the event `seq` (null: now): nodes that have started, by first start, then those that
+   * wait or are blocked, by when they came to. What is still open ends at `nowMs`, or stays open (null) without it; the
+   * end of a run ends all.
    * @param {number|null} nowMs
    * @param {number|null} seq
    * @returns {Row[]}
@@ -312,7 +312,9 @@ function drawn(id, moves, last, lastMs, until) {
     [row.status, since, told] = [move.status, move.ms, false];
   }
   const isOver = row.spans.at(-1)?.converged === true;
-  if (row.status === 'running' && !(told && isOver)) row.spans.push({ from: since, to: until, attempt, converged: null });
+  if (row.status === 'running' && !(told && isOver)) {
+    row.spans.push({ from: since, to: until, attempt, converged: null });
+  }
   if (row.status === 'ready' && row.spans.length) row.waits.push({ from: since, to: until ?? lastMs });
   return row;
 }

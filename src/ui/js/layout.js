@@ -1,9 +1,9 @@
 /**
- * Places a dependency graph from left to right. Pure and deterministic: the picture depends on the graph alone, never on
- * what its nodes do, so nothing moves while a run is live.
+ * Places a dependency graph from left to right. Pure and deterministic: the picture depends on the graph alone, never
+ * on what its nodes do, so nothing moves while a run is live.
  *
- * The method is the layered one: ranks by longest path, bends where an edge passes a rank, orders by barycentre sweeps of
- * which the one with the fewest crossings is kept, then heights by isotonic regression toward the neighbours' medians.
+ * The method is the layered one: ranks by longest path, bends where an edge passes a rank, orders by barycentre sweeps
+ * of which the one with the fewest crossings is kept, then heights by isotonic regression toward the neighbours' medians.
  *
  * The same file is the module of a Worker: `{job, nodes, options}` in, `{job, result}` out.
  */
@@ -349,8 +349,8 @@ function heightOf(net, cell, size) {
 }
 
 /**
- * Isotonic regression (pool adjacent violators): less the room that the cells above need, heights must not fall along the
- * layer; neighbours that would are pooled into a block at their weighted mean.
+ * Isotonic regression (pool adjacent violators): less the room that the cells above need, heights must not fall along
+ * the layer; neighbours that would are pooled into a block at their weighted mean.
  * @param {Net} net
  * @param {number[]} layer
  * @param {number[][][]} sides
