@@ -244,7 +244,8 @@ export class Gantt {
     const kept = before !== null && replaying && before.start === start;
     // A page opened in replay may still be loading: until then its axis only grows.
     if (kept && (this.isWhole ? /** @type {number} */ (cursor) : end) <= this.axis.end) return;
-    const idle = kept ? this.axis.gaps : gaps ?? idleGaps(rows, start, live || replaying ? lastWork(rows, start) : end);
+    const known = kept && (this.isWhole || !gaps) ? this.axis.gaps : gaps;
+    const idle = known ?? idleGaps(rows, start, live || replaying ? lastWork(rows, start) : end);
     if (live || kept) {
       const step = Axis.step(end - start, GROWTH);
       end = start + Math.max(1, Math.ceil(((end - start) * 1.01) / step)) * step;

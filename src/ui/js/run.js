@@ -1133,6 +1133,9 @@ function TimelinePane({ run }) {
       select: (/** @type {string} */ id, /** @type {Element} */ invoker) => run.open(id, invoker),
       hover: (/** @type {number|null} */ ms) => { hoverMs.value = ms; },
     });
+    /** @type {{from: number, to: number}[]} */
+    let gaps = [];
+    let gapsOf = 0;
     const offs = [
       effect(() => {
         const length = run.folded.value;
@@ -1142,8 +1145,14 @@ function TimelinePane({ run }) {
         const isLive = at === null && run.state.value?.phase === 'live' && run.isCurrent.value;
         const last = effective[length - 1];
         const now = untracked(() => nowTick.value);
+        // The axis is that of the whole run, whatever the moment knows of it.
+        if (at !== null && gapsOf !== length) {
+          gaps = parts.idleGaps(run.fold.spans(null, null), effective[0], last);
+          gapsOf = length;
+        }
         gantt.set({ rows: run.fold.spans(isLive ? now : null, at), start: effective[0],
-          end: isLive ? Math.max(now, last) : last, live: isLive, cursor: at === null ? null : effective[at] });
+          end: isLive ? Math.max(now, last) : last, live: isLive, cursor: at === null ? null : effective[at],
+          gaps: at === null ? undefined : gaps });
       }),
       effect(() => {
         if (run.at.value === null && run.state.value?.phase === 'live' && run.isCurrent.value) gantt.now(nowTick.value);
