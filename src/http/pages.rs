@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
@@ -75,10 +76,22 @@ impl Ui {
         Self { files: files.collect(), hash, page }
     }
 
-    /// Read once; a debug build is for those who edit the files.
+    /// Read once; a debug build is for those who edit the files, but reads them once for all that a page asks for.
     fn get() -> Arc<Self> {
-        static UI: std::sync::LazyLock<Arc<Ui>> = std::sync::LazyLock::new(|| Arc::new(Ui::read()));
-        if cfg!(debug_assertions) { Arc::new(Self::read()) } else { Arc::clone(&UI) }
+        static UI: RwLock<Option<(Instant, Arc<Ui>)>> = RwLock::new(None);
+        let is_fresh = |read: &Instant| !cfg!(debug_assertions) || read.elapsed() < Duration::from_secs(1);
+        let held = UI.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, ui)) = held.filter(|(read, _)| is_fresh(read)) {
+            return ui;
+        }
+        let mut slot = UI.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have read them while this one waited.
+        if let Some((_, ui)) = slot.as_ref().filter(|(read, _)| is_fresh(read)) {
+            return Arc::clone(ui);
+        }
+        let ui = Arc::new(Self::read());
+        *slot = Some((Instant::now(), Arc::clone(&ui)));
+        ui
     }
 
     /// The page for this address, with the links to what it needs first.
