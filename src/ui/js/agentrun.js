@@ -14,6 +14,7 @@ import { Evidence } from "./audits.js";
 const EVENTS_A_PAGE = 5000;
 /** State and findings are asked for again at most this often. */
 const REFRESH_MS = 1000;
+const STARTED_MS = 10_000;
 /** A moment is asked for when the scrubber rests for so long. */
 const MOMENT_MS = 120;
 /** Waiting for an answer is worth a banner after this. */
@@ -234,10 +235,12 @@ function useLog(runId, state) {
         },
         resync: () => {},
         reset: () => again("The log of this run was replaced"),
-        removed: () => {
+        // A run also leaves a list that it no longer fits; only the server knows whether it is gone.
+        removed: () => api(`/api/runs/${encodeURIComponent(runId)}`, { signal }).catch((error) => {
+          if (signal.aborted || error.status !== 404) return;
           stop();
           setLog((was) => ({ ...was, notice: "This run was removed from the server. What is shown here is what was known of it." }));
-        },
+        }),
       });
     };
     setLog({ events: [], length: 0, isWhole: false, error: null, notice: "" });
@@ -589,7 +592,7 @@ function Audits({ audits, choose }) {
 
 /** The runs that this one started. */
 function Started({ runId, isEnded }) {
-  const { data } = useAnswer(`/api/runs?${query({ parent: runId, limit: 50 })}`, { filters: isEnded ? null : { parent: runId } });
+  const { data } = useAnswer(`/api/runs?${query({ parent: runId, limit: 50 })}`, { filters: isEnded ? null : {}, every: STARTED_MS });
   if (data === null || data.items.length === 0) return null;
   return html`<h2>Started by this run</h2><ul class="ar-audits">${data.items.map((/** @type {any} */ run) => {
     const { set, value, word } = runState(run);
