@@ -639,8 +639,11 @@ export class Scrub {
     this.root.append(this.back, this.toggle, this.forth, this.speeds, this.track, this.label, this.live);
     host.replaceChildren(this.root);
 
-    this.back.addEventListener('click', (event) => this.on.step?.(-1, event.shiftKey));
-    this.forth.addEventListener('click', (event) => this.on.step?.(1, event.shiftKey));
+    for (const [button, direction] of /** @type {const} */ ([[this.back, -1], [this.forth, 1]])) {
+      button.addEventListener('click', (event) => {
+        if (button.getAttribute('aria-disabled') !== 'true') this.on.step?.(direction, event.shiftKey);
+      });
+    }
     this.toggle.addEventListener('click', () => this.on.play?.(this.data?.playing ? null : this.speed));
     this.live.addEventListener('click', () => this.on.seek?.(null));
     this.speeds.addEventListener('change', () => {
@@ -687,9 +690,10 @@ export class Scrub {
     this.range.style.setProperty('--sc-done', percent(Number(this.range.value) / Number(this.range.max)));
     const words = empty ? 'no event yet' : `${label}, event ${count(seq)} of ${count(max)}`;
     this.range.setAttribute('aria-valuetext', words);
-    for (const control of [this.range, this.back, this.toggle, this.forth]) control.disabled = empty;
-    this.back.disabled ||= seq <= 0;
-    this.forth.disabled ||= at === null;
+    for (const control of [this.range, this.toggle]) control.disabled = empty;
+    // Not disabled: who steps to the end by the button keeps the focus there.
+    this.back.setAttribute('aria-disabled', String(empty || seq <= 0));
+    this.forth.setAttribute('aria-disabled', String(empty || at === null));
     this.label.textContent = label;
     this.live.textContent = data.live === false ? 'End' : 'Live';
     this.live.setAttribute('aria-pressed', String(at === null));

@@ -658,7 +658,10 @@ export class VList {
     return { key: anchor?.seen[0]?.[0] ?? null, top: anchor?.top ?? 0, active: this.activeKey };
   }
 
-  /** @param {{key: string|null, top: number, active: string|null}} position as position() gave it */
+  /**
+   * Scroll, selection and, if nothing else has it, focus.
+   * @param {{key: string|null, top: number, active: string|null}} position as position() gave it
+   */
   restore(position) {
     if (position.active !== null) this.selectKey(position.active);
     if (position.key !== null) {
@@ -667,6 +670,9 @@ export class VList {
       this.rows.scrollTo(position.top + (index < 0 ? 0 : (index - was) * this.rows.height));
     }
     this.rows.render(false);
+    const focused = document.activeElement;
+    if (this.activeKey === null || (focused && focused !== document.body && !focused.contains(this.root))) return;
+    this.rows.rows.get(this.activeKey)?.focus({ preventScroll: true });
   }
 
   /** @param {FocusEvent} event */
@@ -839,11 +845,14 @@ export class Log {
     this.space.addEventListener('pointerleave', () => this.on.hover?.(null), { signal });
     this.root.addEventListener('keydown', (event) => this.keydown(event), { signal });
     this.jumper.addEventListener('click', () => this.jump(), { signal });
+    this.observer = new ResizeObserver(() => this.resized());
+    this.observer.observe(this.pane);
     this.paintState();
   }
 
   destroy() {
     this.abort.abort();
+    this.observer.disconnect();
     this.rows.destroy();
     this.root.remove();
   }
@@ -933,6 +942,13 @@ export class Log {
     this.lastTop = this.rows.view().top;
   }
 
+  /** Another height is not the reader's scrolling: who follows stays at the end. */
+  resized() {
+    if (this.following && this.moment === null) this.toEnd();
+    this.rows.render(false);
+    this.lastTop = this.rows.view().top;
+  }
+
   toEnd() {
     const { height } = this.rows.view();
     this.rows.scrollTo(Math.max(0, this.total() * this.rows.height - height));
@@ -947,6 +963,7 @@ export class Log {
     this.unseen = 0;
     this.activeKey = null;
     this.rows.update(true);
+    this.lastTop = this.rows.view().top;
     this.paintState();
   }
 
@@ -1076,7 +1093,8 @@ export class Log {
     el.tabIndex = String(item.seq) === this.activeKey || (this.activeKey === null && index === 0) ? 0 : -1;
     el.classList.toggle('lg-later', later);
     el.classList.toggle('lg-now', item.seq === this.moment);
-    el.toggleAttribute('aria-current', item.seq === this.moment);
+    if (item.seq === this.moment) el.setAttribute('aria-current', 'true');
+    else el.removeAttribute('aria-current');
     const seq = element('span', 'lg-seq num', String(item.seq));
     if (later) {
       el.replaceChildren(seq);
