@@ -7,9 +7,8 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../
 import { CopyButton, Glyph, Problem, Time, announce, chip, href, keys, nowTick, setQuery, setTitle, settings } from "./app.js";
 import { api, live, text } from "./net.js";
 import { clock, count, describe, duration, parse, percent, plural, runState, score, visible } from "./fmt.js";
-import { Bar, Rows, query, useAnswer, useWidth } from "./fleet.js";
-import { OUTCOME_MEANING, usageWords } from "./agents.js";
-import { Evidence } from "./audits.js";
+import { Bar, Evidence, OUTCOME_MEANING, Rows, query, usageWords, useAnswer, useWidth } from "./fleet.js";
+import { buildSteps, flat, leafAt, leavesOf } from "./steps.js";
 
 const EVENTS_A_PAGE = 5000;
 /** State and findings are asked for again at most this often. */
@@ -19,11 +18,11 @@ const STARTED_MS = 10_000;
 const MOMENT_MS = 120;
 /** Waiting for an answer is worth a banner after this. */
 const WAITING_MS = 60_000;
-/** A tool's result is part of its call unless the agent stays with it for longer. */
-const RESULT_MS = 1000;
 const TICK_MS = 100;
 /** Texts longer than this are folded. */
 const FOLDED_LINES = 40;
+
+/** @typedef {import("./steps.js").Row} Row */
 
 /** Words and shapes of what an agent is at; neutral, since only results have tones. */
 const KINDS = /** @type {Record<string, {word: string, path: string}>} */ ({
@@ -35,148 +34,6 @@ const KINDS = /** @type {Record<string, {word: string, path: string}>} */ ({
   reflect: { word: "Reflect", path: "M8 2.5a5.5 5.5 0 1 0 5.5 5.5h-2a3.5 3.5 0 1 1-3.5-3.5V7l4-3.5L8 0z" },
   "blocked-on-clarification": { word: "Waiting for an answer", path: "M4.6 5.6a3.4 3.4 0 1 1 4.6 3.2V10.400H7.200V7.600a1.700 1.700 0 1 0-.9-2zM7.100 12h2.200v2.200H7.100z" },
 });
-
-/**
- * A row of the list of steps.
- * @typedef {{key: string, kind: string, seq: number, last: number, step: number|null, pick: string, from: number,
- *   to: number|null, tool: any, reason: string|null, usage: any, outcome: string|null, level: number,
- *   calls: number, ok: number, children: Row[], parent: Row|null, set: number, of: number}} Row
- */
-
-/**
- * The rows of a log: each status as long as it lasted, tool calls in the place of the status that they were made in,
- * the same call again and again folded into one row. Times are the running maximum of ts, so that a clock that steps
- * back moves nothing.
- * @param {any[]} events
- * @returns {{rows: Row[], audits: {seq: number, at: number, event: any}[], times: number[], start: number, failures: number[]}}
- */
-export function buildSteps(events) {
-  /** @type {Row[]} */
-  const rows = [];
-  const audits = [];
-  const times = [];
-  const failures = [];
-  let at = -Infinity;
-  /** @type {Row|null} */
-  let open = null;
-  /** @param {number} seq @param {string} kind @param {any} event @param {Partial<Row>} [more] @returns {Row} */
-  const row = (seq, kind, event, more = {}) => ({
-    key: String(seq), kind, seq, last: seq, step: event.step ?? null, pick: "", from: at, to: null, tool: null,
-    reason: event.reason ?? null, usage: event.usage ?? null, outcome: null, level: 1, calls: 0, ok: 0, children: [],
-    parent: null, set: 0, of: 0, ...more,
-  });
-  const close = () => {
-    if (open !== null) open.to = at;
-    open = null;
-  };
-  events.forEach((event, seq) => {
-    const ts = parse(event.ts);
-    at = Number.isNaN(ts) ? at : Math.max(at, ts);
-    times.push(at);
-    if (event.event === "agent_run_start") {
-      close();
-      open = row(seq, "started", event);
-      rows.push(open);
-    } else if (event.event === "agent_transition") {
-      // What the agent did before its first move, that move tells.
-      if (open?.kind === "started") open.kind = event.from;
-      close();
-      open = row(seq, event.to, event);
-      rows.push(open);
-    } else if (event.event === "tool_invocation") {
-      const began = Math.max(at - event.duration_s * 1000, rows[0]?.from ?? at);
-      rows.push(row(seq, "tool", event, { from: began, to: at, tool: event, calls: 1, ok: event.ok ? 1 : 0 }));
-      if (open?.kind === "tool_call") {
-        open.calls += 1;
-        open.last = seq;
-      }
-      if (!event.ok) failures.push(seq);
-    } else if (event.event === "audit_checkpoint") {
-      audits.push({ seq, at, event });
-      if (event.result === "fail") failures.push(seq);
-    } else if (event.event === "agent_run_end") {
-      close();
-      rows.push(row(seq, "end", event, { to: at, outcome: event.outcome }));
-      if (event.outcome === "escaped" || event.outcome === "aborted") failures.push(seq);
-    }
-  });
-  const folded = fold(merge(rows, open));
-  number(folded);
-  return { rows: folded, audits, times, start: rows[0]?.from ?? times[0] ?? 0, failures };
-}
-
-/** Statuses that only frame a tool call give way to it. @param {Row[]} rows @param {Row|null} open @returns {Row[]} */
-function merge(rows, open) {
-  return rows.filter((row, at) => {
-    if (row.kind === "tool_call" && row.calls > 0) {
-      if (row !== open) return false;
-      // It has called, and is calling still: what is under way began when the last call was over.
-      row.from = rows.at(-1)?.kind === "tool" ? rows.at(-1)?.to ?? row.from : row.from;
-      row.calls = 0;
-      return true;
-    }
-    const isAfterCall = rows.slice(Math.max(0, at - 3), at).some((before) => before.kind === "tool");
-    return !(row.kind === "tool_result" && row !== open && isAfterCall && (row.to ?? 0) - row.from < RESULT_MS);
-  }).sort((a, b) => Number(a === open) - Number(b === open));
-}
-
-/** The same tool with the same input, with nothing but thinking between. @param {Row[]} rows @returns {Row[]} */
-function fold(rows) {
-  /** @type {Row[]} */
-  const folded = [];
-  const call = (/** @type {Row} */ row) => JSON.stringify([row.tool.tool_name, row.tool.input_summary ?? null]);
-  for (let at = 0; at < rows.length; at += 1) {
-    const first = rows[at];
-    let last = at;
-    let calls = 1;
-    for (let next = at + 1; first.kind === "tool" && next < rows.length; next += 1) {
-      const row = rows[next];
-      if (row.kind === "tool" && call(row) === call(first)) {
-        last = next;
-        calls += 1;
-      } else if (row.kind !== "thinking" && row.kind !== "tool_result") break;
-    }
-    if (calls === 1) {
-      folded.push(first);
-      continue;
-    }
-    const children = rows.slice(at, last + 1);
-    const group = { ...first, key: `${first.key}+`, kind: "group", calls, ok: 0, children, to: rows[last].to, last: rows[last].seq };
-    for (const child of children) {
-      child.level = 2;
-      child.parent = group;
-      group.ok += child.kind === "tool" ? child.ok : 0;
-    }
-    folded.push(group);
-    at = last;
-  }
-  return folded;
-}
-
-/**
- * The name of each row in an address: its step, and its place within it from the second row on. What a step did comes
- * before what was thought about it.
- * @param {Row[]} rows
- */
-function number(rows) {
-  const all = rows.flatMap((row) => [row, ...row.children]);
-  /** @type {Map<number|null, number>} */
-  const seen = new Map();
-  for (const row of [...all.filter((one) => one.kind !== "thinking"), ...all.filter((one) => one.kind === "thinking")]) {
-    const place = seen.get(row.step) ?? 0;
-    seen.set(row.step, place + 1);
-    row.pick = `${row.step ?? "-"}${place === 0 ? "" : `.${place}`}`;
-  }
-  for (const siblings of [rows, ...rows.map((row) => row.children)]) {
-    siblings.forEach((row, at) => {
-      row.set = at + 1;
-      row.of = siblings.length;
-    });
-  }
-}
-
-/** Rows with those of open groups. @param {Row[]} rows @param {Set<string>} unfolded @returns {Row[]} */
-const flat = (rows, unfolded) => rows.flatMap((row) => (unfolded.has(row.key) ? [row, ...row.children] : [row]));
 
 // --- the log, live -------------------------------------------------------------------------------------------------
 
@@ -335,8 +192,8 @@ export function Page({ route, state: first }) {
   const at = asked === null || !log.isWhole ? asked : Math.min(asked, log.length - 1);
   const moment = useMoment(runId, first, at, log.length, log.isWhole);
   const { state, diagnostics } = moment;
-  const whole = useMemo(() => buildSteps(log.events.slice(0, log.length)), [log.events, log.length]);
-  const shown = useMemo(() => (at === null ? whole : buildSteps(log.events.slice(0, at + 1))), [whole, at]);
+  const whole = useMemo(() => buildSteps(log.events, log.length), [log.events, log.length]);
+  const shown = useMemo(() => (at === null ? whole : buildSteps(log.events, Math.min(at + 1, log.length), whole.times)), [whole, at]);
   const [unfolded, setUnfolded] = useState(/** @type {Set<string>} */ (new Set()));
   const items = useMemo(() => flat(shown.rows, unfolded), [shown, unfolded]);
   const isEnded = (state ?? first).ended !== null;
@@ -360,7 +217,7 @@ export function Page({ route, state: first }) {
     if (selected !== null) list.current?.focus(selected.key);
   };
   const chooseSeq = (/** @type {number} */ seq) => {
-    const row = rowAt(shown.rows, seq);
+    const row = leafAt(leavesOf(shown.rows), seq);
     if (row === null) return;
     if (row.parent !== null) setUnfolded(new Set([...unfolded, row.parent.key]));
     setPick(row.pick, true);
@@ -408,8 +265,8 @@ export function Page({ route, state: first }) {
     return () => { chip.value = null; };
   }, [at, shown, isEnded, utc.value]);
 
-  const columns = useMemo(() => stepColumns({ start: whole.start, end: axisEnd, now, audits: shown.audits, unfolded, toggle }),
-    [whole.start, axisEnd, now, shown, unfolded]);
+  const columns = useMemo(() => stepColumns({ start: whole.start, end: axisEnd, now, unfolded, toggle }),
+    [whole.start, axisEnd, now, unfolded]);
   const rowOf = useRef(/** @type {Row|null} */ (null));
   const onKeyDown = (/** @type {KeyboardEvent} */ event) => {
     const row = rowOf.current;
@@ -451,7 +308,7 @@ export function Page({ route, state: first }) {
               grip=${(/** @type {any} */ grip) => { list.current = grip; }} />`}
         <${ScrubPane} steps=${whole} length=${log.length} at=${at} replay=${replay} />
       </section>
-      <${Detail} row=${selected} audits=${shown.audits} seek=${replay.seek} now=${now} isOpen=${isOpen} close=${close} />
+      <${Detail} row=${selected} seek=${replay.seek} now=${now} isOpen=${isOpen} close=${close} />
     </div>
   </div>`;
 }
@@ -478,12 +335,6 @@ function usePick(route) {
 function findRow(rows, pick) {
   if (pick === null) return null;
   return rows.flatMap((row) => [row, ...row.children]).find((row) => row.pick === pick) ?? null;
-}
-
-/** The row that an event belongs to. @param {Row[]} rows @param {number} seq @returns {Row|null} */
-function rowAt(rows, seq) {
-  const leaves = rows.flatMap((row) => (row.children.length > 0 ? row.children : [row]));
-  return leaves.findLast((row) => row.seq <= seq) ?? leaves[0] ?? null;
 }
 
 // --- header --------------------------------------------------------------------------------------------------------
@@ -633,15 +484,15 @@ function rowWords(row) {
 }
 
 /**
- * @param {{start: number, end: number, now: number, audits: {seq: number, at: number, event: any}[], unfolded: Set<string>,
+ * @param {{start: number, end: number, now: number, unfolded: Set<string>,
  *   toggle: (row: Row, isOpen: boolean) => void}} of
  * @returns {import("./fleet.js").Column[]}
  */
-function stepColumns({ start, end, now, audits, unfolded, toggle }) {
+function stepColumns({ start, end, now, unfolded, toggle }) {
   const axis = Math.max(1, end - start);
   return [
     { name: "time", label: "Time", className: "mono ar-time", cell: (row) => html`<span title=${new Date(row.from).toISOString()}>${offset(row.from - start)}</span>` },
-    { name: "audit", label: "Audits", className: "ar-marks", cell: (row) => html`<${Marks} audits=${within(row, audits)} />` },
+    { name: "audit", label: "Audits", className: "ar-marks", cell: (row) => html`<${Marks} audits=${row.audits} />` },
     { name: "step", label: "Step", className: "ar-what", cell: (row) => html`
       ${row.kind === "group" ? html`<button class="ar-fold" tabindex="-1" aria-label=${unfolded.has(row.key) ? "Fold" : "Unfold"}
         onClick=${() => toggle(row, !unfolded.has(row.key))}>${unfolded.has(row.key) ? "▾" : "▸"}</button>` : html`<span class="ar-fold"></span>`}
@@ -656,12 +507,6 @@ function stepColumns({ start, end, now, audits, unfolded, toggle }) {
       return html`<span class="ar-lane" aria-hidden="true"><span class=${`ar-bar ${tone}`} style=${style}></span></span>`;
     } },
   ];
-}
-
-/** The audits that came while a row lasted: after its event and before the next row's. */
-function within(/** @type {Row} */ row, /** @type {{seq: number, at: number, event: any}[]} */ audits) {
-  if (row.kind === "group") return [];
-  return audits.filter(({ seq, at }) => seq > row.seq && at >= row.from && (row.to === null || at < row.to || (at === row.to && row.kind !== "tool" && seq < row.seq + 2)));
 }
 
 function Marks({ audits }) {
@@ -690,7 +535,7 @@ function decorate(element, row, unfolded) {
 
 // --- one step ------------------------------------------------------------------------------------------------------
 
-function Detail({ row, audits, seek, now, isOpen, close }) {
+function Detail({ row, seek, now, isOpen, close }) {
   const heading = useRef(/** @type {HTMLElement|null} */ (null));
   // Where it lies over the steps, reading goes on in it.
   useEffect(() => {
@@ -699,7 +544,6 @@ function Detail({ row, audits, seek, now, isOpen, close }) {
   if (row === null) return html`<aside class="ar-detail ar-none" aria-label="Step"><p class="muted">Choose a step to see what went in and what came out.</p></aside>`;
   const { tool } = row;
   const group = row.kind === "group" ? row : row.parent;
-  const own = within(row, audits);
   return html`<aside class=${isOpen ? "ar-detail is-open" : "ar-detail"} aria-label="Step">
     <header><h2 tabindex="-1" ref=${heading}><${RowGlyph} row=${row} /> ${tool === null ? row.kind === "end" ? "Ended" : kindWord(row.kind) : html`<span class="mono">${visible(tool.tool_name)}</span>`}</h2>
       <button class="btn" onClick=${close} title="Close (Esc)">Close</button></header>
@@ -719,7 +563,7 @@ function Detail({ row, audits, seek, now, isOpen, close }) {
       <${Said} title="Input" words=${tool.input_summary} />
       ${row.kind === "group" ? html`<${Errors} group=${row} />` : html`<${Said} title="Error" words=${tool.error} isBad=${true} />
         <${Said} title="Output" words=${tool.output_summary} />`}`}
-    ${own.length === 0 ? null : html`<h3>Audits meanwhile</h3>${own.map((/** @type {any} */ { seq, event }) => html`<div key=${seq}>
+    ${row.audits.length === 0 ? null : html`<h3>Audits then</h3>${row.audits.map((/** @type {any} */ { seq, event }) => html`<div key=${seq}>
       <p><${Glyph} set="audit" value=${event.result} /> ${describe("audit", event.result).word} <span class="mono">${visible(event.checkpoint_id)}</span></p>
       <${Evidence} evidence=${event.evidence} /></div>`)}`}
   </aside>`;

@@ -6,20 +6,12 @@ import { html, useEffect, useMemo, useRef, useState } from "../vendor/ui-runtime
 import { Glyph, Problem, Time, href, keys, navigate, setQuery, setTitle } from "./app.js";
 import { count, describe, duration, percent, plural, runState, score } from "./fmt.js";
 import {
-  Bar, Choice, Rows, Skeleton, Spark, countWords, keep, leaveOnEscape, query, useAnswer, useWidth,
-  windowOf,
+  Bar, Choice, OUTCOME_MEANING, Rows, Skeleton, Spark, countWords, keep, leaveOnEscape, query, usageWords, useAnswer,
+  useWidth, windowOf,
 } from "./fleet.js";
 
 /** Outcomes from left to right in a bar. */
 const OUTCOMES = ["converged", "partial", "aborted", "escaped", "unknown"];
-/** What an outcome means where its word alone does not tell. */
-export const OUTCOME_MEANING = /** @type {Record<string, string>} */ ({
-  converged: "Converged: it did what it was asked.",
-  partial: "Partial: it did some of it.",
-  aborted: "Aborted: it was stopped or died from outside.",
-  escaped: "Escaped: it left the bounds it was given (budget, scope or guardrail) and was stopped.",
-  unknown: "Unknown: its log has no end (yet).",
-});
 /** Below so many ended runs a 95th percentile says nothing. */
 const FEWEST_FOR_P95 = 5;
 /** From this severity on an agent without a regression is worth a card: ten failed runs, or a hundred partial ones. */
@@ -261,15 +253,6 @@ function AgentSummary({ item }) {
 }
 
 const fact = (/** @type {string} */ name, /** @type {any} */ value) => html`<div key=${name}><dt class="muted">${name}</dt><dd>${value}</dd></div>`;
-
-/** Tokens and cost in words. @param {any} usage */
-export function usageWords(usage) {
-  return [
-    usage.cost_usd === null || usage.cost_usd === undefined ? null : `${usage.cost_usd.toFixed(2)} USD`,
-    usage.input_tokens === null || usage.input_tokens === undefined ? null : `${count(usage.input_tokens)} tokens in`,
-    usage.output_tokens === null || usage.output_tokens === undefined ? null : `${count(usage.output_tokens)} out`,
-  ].filter(Boolean).join(", ");
-}
 
 const runKey = (/** @type {any} */ run) => run.run_id;
 const runHref = (/** @type {string} */ runId) => href(`/runs/${encodeURIComponent(runId)}`, {});

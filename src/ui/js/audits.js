@@ -7,7 +7,7 @@ import { Glyph, Problem, Time, href, keys, setQuery, setTitle } from "./app.js";
 import { api } from "./net.js";
 import { count, describe, duration, percent, plural } from "./fmt.js";
 import {
-  Bar, Choice, Rows, Skeleton, Strip, keep, leaveOnEscape, query, resultWord, useAnswer, useWidth,
+  Bar, Choice, Evidence, Rows, Skeleton, Strip, keep, leaveOnEscape, query, resultWord, useAnswer, useWidth,
   windowOf,
 } from "./fleet.js";
 
@@ -198,14 +198,6 @@ function AuditPanel({ item, id, window }) {
       : html`<p class="muted">Of ${plural(evidence.skipped, "CI run")} only failures and warnings are listed.</p>`}
     ${evidence.isReading || evidence.left === 0 ? null : html`<button class="btn" onClick=${() => setPages(pages + 1)}>
       Read ${Math.min(RUNS_A_TIME, evidence.left)} earlier runs</button>`}`;
-}
-
-/** What an audit gives as its evidence, member by member. */
-export function Evidence({ evidence }) {
-  const members = Object.entries(evidence ?? {});
-  if (members.length === 0) return html`<p class="muted">No evidence given.</p>`;
-  return html`<dl class="au-evidence">${members.map(([name, value]) => html`<div key=${name}>
-    <dt>${name}</dt><dd class="mono">${typeof value === "string" ? value : JSON.stringify(value)}</dd></div>`)}</dl>`;
 }
 
 /** The listed results by the agent that gave them. */

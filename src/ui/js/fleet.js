@@ -397,3 +397,30 @@ export function useWidth() {
 
 /** The window that the page is about. @param {any} route */
 export const windowOf = (route) => route.query.get("window") ?? "all";
+
+// --- words ---------------------------------------------------------------------------------------------------------
+
+/** What an outcome means where its word alone does not tell. */
+export const OUTCOME_MEANING = /** @type {Record<string, string>} */ ({
+  converged: "Converged: it did what it was asked.",
+  partial: "Partial: it did some of it.",
+  aborted: "Aborted: it was stopped or died from outside.",
+  escaped: "Escaped: it left the bounds it was given (budget, scope or guardrail) and was stopped.",
+  unknown: "Unknown: its log has no end (yet).",
+});
+/** Tokens and cost in words. @param {any} usage */
+export function usageWords(usage) {
+  return [
+    usage.cost_usd === null || usage.cost_usd === undefined ? null : `${usage.cost_usd.toFixed(2)} USD`,
+    usage.input_tokens === null || usage.input_tokens === undefined ? null : `${count(usage.input_tokens)} tokens in`,
+    usage.output_tokens === null || usage.output_tokens === undefined ? null : `${count(usage.output_tokens)} out`,
+  ].filter(Boolean).join(", ");
+}
+
+/** What an audit gives as its evidence, member by member. */
+export function Evidence({ evidence }) {
+  const members = Object.entries(evidence ?? {});
+  if (members.length === 0) return html`<p class="muted">No evidence given.</p>`;
+  return html`<dl class="au-evidence">${members.map(([name, value]) => html`<div key=${name}>
+    <dt>${name}</dt><dd class="mono">${typeof value === "string" ? value : JSON.stringify(value)}</dd></div>`)}</dl>`;
+}
