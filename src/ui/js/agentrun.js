@@ -353,8 +353,8 @@ function Header({ run, isReplay, isKnown, now, isTicking }) {
       <span class="ar-figures">
         ${isReplay ? "after" : run.ended === null ? "for" : "took"} <b class="num">${duration(elapsed)}</b>
         ${" · "}score <b class="num">${score(run.convergence_score)}</b>
-        ${" · "}<b class="num">${run.steps === null ? "–" : count(run.steps)}</b> steps
-        ${run.tool_calls === null ? null : html` · <b class="num">${count(run.tool_calls.total)}</b> tool calls${
+        ${" · "}<b class="num">${run.steps === null ? "–" : count(run.steps)}</b> ${run.steps === 1 ? "step" : "steps"}
+        ${run.tool_calls === null ? null : html` · <b class="num">${count(run.tool_calls.total)}</b> tool ${run.tool_calls.total === 1 ? "call" : "calls"}${
           run.tool_calls.failed > 0 ? html`, <b class="num">${count(run.tool_calls.failed)}</b> failed` : null}`}
         ${run.model === null ? null : html` · model <span class="mono">${visible(run.model)}</span>`}
         ${run.usage === null ? null : html` · ${usageWords(run.usage)}`}

@@ -4,7 +4,7 @@
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/ui-runtime.js";
 import { Glyph, Problem, Time, href, keys, navigate, setQuery, setTitle } from "./app.js";
-import { count, describe, duration, percent, plural, runState, score } from "./fmt.js";
+import { count, describe, duration, percent, plural, runState, score, visible } from "./fmt.js";
 import {
   Bar, Choice, OUTCOME_MEANING, Rows, Skeleton, Spark, countWords, keep, leaveOnEscape, query, usageWords, useAnswer,
   useWidth, windowOf,
@@ -52,13 +52,13 @@ function Agents({ route }) {
   return html`<section class="ag-page" ref=${host}>
     <div class="ag-bar">
       <h1>Agents</h1>
-      <input class="field ag-filter" type="search" placeholder="Filter agents ( / )" aria-label="Filter agents" ref=${filter}
+      ${data === null && error !== null ? null : html`<input class="field ag-filter" type="search" placeholder="Filter agents ( / )" aria-label="Filter agents" ref=${filter}
         value=${q} onInput=${(/** @type {any} */ event) => setQuery({ q: event.target.value || null }, { replace: true })}
         onKeyDown=${leaveOnEscape} />
       <${Choice} label="Order" value=${sort} options=${[["severity", "Severity"], ["busiest", "Busiest"]]}
         choose=${(/** @type {string} */ value) => setQuery({ sort: value === "severity" ? null : value }, { replace: false })} />
       <${Choice} label="Bars" value=${isShare ? "share" : "runs"} options=${[["runs", "Runs"], ["share", "%"]]}
-        choose=${(/** @type {string} */ value) => setQuery({ view: value === "share" ? value : null }, { replace: false })} />
+        choose=${(/** @type {string} */ value) => setQuery({ view: value === "share" ? value : null }, { replace: false })} />`}
       ${data === null ? null : html`<span class="muted ag-total">
         ${plural(items.length, "agent")}${data.window === "all" ? "" : ` in ${data.window}`}</span>`}
     </div>
@@ -245,7 +245,7 @@ function AgentSummary({ item }) {
       ${fact("Mean score", score(item.mean_convergence_score))}
       ${fact("Last scores", html`<${Spark} scores=${item.convergence_scores} />`)}
       ${fact("Severity", severityWords(item).replace(/^Severity /, ""))}
-      ${item.models.length > 0 ? fact("Models", item.models.join(", ")) : null}
+      ${item.models.length > 0 ? fact("Models", visible(item.models.join(", "))) : null}
       ${item.usage === null ? null : fact("Usage", usageWords(item.usage))}
       ${item.last_seen === null ? null : fact("Last seen", html`<${Time} ts=${item.last_seen} as="relative" />`)}
     </dl>
@@ -265,8 +265,8 @@ const RUN_COLUMNS = [
     return html`<span title=${OUTCOME_MEANING[state.value] ?? ""}><${Glyph} set=${state.set} value=${state.value} /> ${state.word}</span>`;
   } },
   { name: "run", label: "Run", className: "ag-run", cell: (run) => html`<span class="mono ag-cut" title=${run.run_id}>${run.run_id}</span>` },
-  { name: "task", label: "Task", className: "ag-task", cell: (run) => html`<span title=${run.task ?? ""}>${run.task ?? "–"}</span>` },
-  { name: "model", label: "Model", className: "ag-model", cell: (run) => html`<span class="mono muted">${run.model ?? "–"}</span>` },
+  { name: "task", label: "Task", className: "ag-task", cell: (run) => html`<span title=${visible(run.task)}>${run.task === null ? "–" : visible(run.task)}</span>` },
+  { name: "model", label: "Model", className: "ag-model", cell: (run) => html`<span class="mono muted">${run.model === null ? "–" : visible(run.model)}</span>` },
   { name: "score", label: "Score", className: "num ag-score", cell: (run) => score(run.convergence_score) },
   { name: "steps", label: "Steps", className: "num ag-steps", cell: (run) => (run.steps === null ? "–" : count(run.steps)) },
   { name: "tools", label: "Tool calls", className: "ag-tools", cell: (run) => toolWords(run) },

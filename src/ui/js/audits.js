@@ -5,7 +5,7 @@
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/ui-runtime.js";
 import { Glyph, Problem, Time, href, keys, setQuery, setTitle } from "./app.js";
 import { api } from "./net.js";
-import { count, describe, duration, percent, plural } from "./fmt.js";
+import { count, describe, duration, percent, plural, visible } from "./fmt.js";
 import {
   Bar, Choice, Evidence, Rows, Skeleton, Strip, keep, leaveOnEscape, query, resultWord, useAnswer, useWidth,
   windowOf,
@@ -71,9 +71,9 @@ function FlakinessPage({ form, route }) {
   return html`<section class="ag-page au-page" ref=${host}>
     <div class="ag-bar">
       <h1>${form.title}</h1>
-      <input class="field ag-filter" type="search" placeholder=${`Filter ${form.noun}s ( / )`} aria-label=${`Filter ${form.noun}s`}
+      ${data === null && error !== null ? null : html`<input class="field ag-filter" type="search" placeholder=${`Filter ${form.noun}s ( / )`} aria-label=${`Filter ${form.noun}s`}
         ref=${filter} value=${q} onKeyDown=${leaveOnEscape}
-        onInput=${(/** @type {any} */ event) => setQuery({ q: event.target.value || null }, { replace: true })} />
+        onInput=${(/** @type {any} */ event) => setQuery({ q: event.target.value || null }, { replace: true })} />`}
       ${verdicts.length > 1 || verdict !== null ? html`<${Choice} label="Verdict" value=${verdict ?? ""}
         options=${[["", `All ${count(all.length)}`], ...verdicts]}
         choose=${(/** @type {string} */ value) => setQuery({ f: value || null }, { replace: false })} />` : null}
@@ -338,7 +338,7 @@ function NodePanel({ item, id, window }) {
       </dl>`}
     ${error === null ? null : html`<${Problem} what="the results" error=${error} retry=${() => { newest.retry(); node.retry(); }} />`}
     ${node.data === null ? null : html`
-      ${node.data.spec?.deliverable ? html`<p>${node.data.spec.deliverable}</p>` : null}
+      ${node.data.spec?.deliverable ? html`<p>${visible(node.data.spec.deliverable)}</p>` : null}
       <h3>Results by run, newest first</h3>
       <ol class="au-results">
         ${nodeResult(id, { run_id: run.run_id, result: node.data.status, attempts: attempts.length,

@@ -4,7 +4,7 @@
 
 import { html, useEffect, useMemo, useRef } from "../vendor/ui-runtime.js";
 import { Glyph, Problem, Time, href, keys, setQuery, setTitle } from "./app.js";
-import { count, describe, duration, parse, plural, runState, score } from "./fmt.js";
+import { count, describe, duration, parse, plural, runState, score, visible } from "./fmt.js";
 import { Choice, Rows, Skeleton, leaveOnEscape, query, useAnswer } from "./fleet.js";
 
 /** How often a comparison with a live run is asked for anew. */
@@ -142,7 +142,7 @@ function Comparison({ base, head, route }) {
         ${" "}<button class="btn" onClick=${() => setQuery({ head: null }, { replace: false })}>Choose another head (B)</button></p>`}
     ${data === null ? (error === null ? html`<${Skeleton} />` : null) : html`
       <div class="cp-sides"><${Side} letter="A" role="base" run=${data.base} /><${Side} letter="B" role="head" run=${data.head} /></div>
-      <p class="cp-summary" role="status">${data.summary}</p>
+      <p class="cp-summary" role="status">${visible(data.summary)}</p>
       ${isSame ? html`<p class="empty">A and B are the same run. <button class="btn" onClick=${() => setQuery({ base: null }, { replace: false })}>Choose another base</button></p>`
         : data.base.kind === "agent" && data.head.kind === "agent" ? html`<${AgentFacts} base=${data.base} head=${data.head} />`
         : !common ? html`<p class="empty">The two runs have no node in common, so there is nothing to set side by side.</p>`
@@ -246,7 +246,7 @@ function nodeColumns(places) {
 function changeWords(node) {
   const words = CHANGE_WORDS[node.change] ?? node.change;
   const checks = node.newly_failing_checks;
-  if (checks.length > 0) return `${words}: ${checks[0]}${checks.length > 1 ? ` and ${checks.length - 1} more` : ""}`;
+  if (checks.length > 0) return `${words}: ${visible(checks[0])}${checks.length > 1 ? ` and ${checks.length - 1} more` : ""}`;
   return words;
 }
 
@@ -284,7 +284,7 @@ function NodePanel({ node, data, close }) {
       <button class="btn" onClick=${close} title="Close (Esc)">Close</button></header>
     <p><b>${changeWords(node)}</b></p>
     ${node.newly_failing_checks.length === 0 ? null : html`<h3>Newly failing checks</h3>
-      <ul class="cp-checks">${node.newly_failing_checks.map((/** @type {string} */ cmd) => html`<li key=${cmd} class="mono">${cmd}</li>`)}</ul>`}
+      <ul class="cp-checks">${node.newly_failing_checks.map((/** @type {string} */ cmd) => html`<li key=${cmd} class="mono">${visible(cmd)}</li>`)}</ul>`}
     ${[["A", node.base, data.base], ["B", node.head, data.head]].map(([letter, result, run]) => html`
       <h3 key=${letter}>${letter}: <a class="mono" href=${runHref(run.run_id, { node: node.node_id })}>${run.run_id}</a></h3>
       ${result === null ? html`<p class="muted">Not there.</p>` : html`<p><${Result} letter="" result=${result} />
@@ -338,13 +338,13 @@ function difference(/** @type {any} */ was, /** @type {any} */ is) {
     const gone = was.filter((one) => !is.includes(one));
     const come = is.filter((one) => !was.includes(one));
     if (gone.length + come.length === 0) return "in another order";
-    return html`${come.map((one) => html`<ins key=${`+${one}`} class="mono">+ ${String(one)}</ins> `)}${
-      gone.map((one) => html`<del key=${`-${one}`} class="mono">− ${String(one)}</del> `)}`;
+    return html`${come.map((one) => html`<ins key=${`+${one}`} class="mono">+ ${visible(one)}</ins> `)}${
+      gone.map((one) => html`<del key=${`-${one}`} class="mono">− ${visible(one)}</del> `)}`;
   }
   return html`<del>${told(was)}</del> → <ins>${told(is)}</ins>`;
 }
 
-const told = (/** @type {any} */ value) => (value === undefined ? "not given" : typeof value === "string" ? value : JSON.stringify(value));
+const told = (/** @type {any} */ value) => (value === undefined ? "not given" : visible(typeof value === "string" ? value : JSON.stringify(value)));
 
 /** The critical path of each run, and where they part. */
 function CriticalPaths({ base, head }) {
@@ -360,7 +360,7 @@ function CriticalPaths({ base, head }) {
     : parts === 0 ? "they share no beginning" : html`they part after <span class="mono">${was[parts - 1]}</span>`}</summary>
     ${[["A", was, paths[0]], ["B", is, paths[1]]].map(([letter, ids, path]) => html`<p key=${letter}><b>${letter}:</b>
       ${" "}<span class="mono">${ids.map((/** @type {string} */ id, /** @type {number} */ at) => html`${at === 0 ? "" : " → "}<span key=${id}
-        class=${at < parts ? "muted" : "cp-parted"}>${id}</span>`)}</span> <span class="muted">${path.message}</span></p>`)}</details>`;
+        class=${at < parts ? "muted" : "cp-parted"}>${id}</span>`)}</span> <span class="muted">${visible(path.message)}</span></p>`)}</details>`;
 }
 
 // --- agents --------------------------------------------------------------------------------------------------------
@@ -368,13 +368,13 @@ function CriticalPaths({ base, head }) {
 /** Two agent runs have no nodes: their figures stand beside each other. */
 function AgentFacts({ base, head }) {
   const facts = /** @type {[string, (run: any) => any][]} */ ([
-    ["Agent", (run) => run.agent_id ?? "–"], ["Task", (run) => run.task ?? "–"], ["Model", (run) => run.model ?? "–"],
+    ["Agent", (run) => run.agent_id ?? "–"], ["Task", (run) => (run.task === null ? "–" : visible(run.task))], ["Model", (run) => (run.model === null ? "–" : visible(run.model))],
     ["Outcome", (run) => html`<${State} run=${run} />`], ["Score", (run) => score(run.convergence_score)],
     ["Took", (run) => duration(run.duration_s)], ["Steps", (run) => (run.steps === null ? "–" : count(run.steps))],
     ["Tool calls", (run) => (run.tool_calls === null ? "–" : `${count(run.tool_calls.total)}, ${count(run.tool_calls.failed)} failed`)],
     ["Audits", (run) => (run.audits === null ? "–" : `${count(run.audits.pass)} pass, ${count(run.audits.warn)} warn, ${count(run.audits.fail)} fail`)],
     ["Cost", (run) => (run.usage?.cost_usd == null ? "–" : `${run.usage.cost_usd.toFixed(2)} USD`)],
-    ["First failure", (run) => (run.first_failure === null ? "–" : `${run.first_failure.tool_name}: ${run.first_failure.error ?? ""}`)],
+    ["First failure", (run) => (run.first_failure === null ? "–" : visible(`${run.first_failure.tool_name}: ${run.first_failure.error ?? ""}`))],
   ]);
   return html`<table class="cp-facts"><thead><tr><td></td><th scope="col">A</th><th scope="col">B</th></tr></thead>
     <tbody>${facts.map(([name, of]) => html`<tr key=${name}><th scope="row">${name}</th><td>${of(base)}</td><td>${of(head)}</td></tr>`)}</tbody></table>`;

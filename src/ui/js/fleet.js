@@ -6,7 +6,7 @@
 import { effect, html, render, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
 import { keep as keepState, kept, setQuery, settings } from "./app.js";
 import { api, live } from "./net.js";
-import { count, describe, glyphPath, plural } from "./fmt.js";
+import { count, describe, glyphPath, plural, visible } from "./fmt.js";
 import { VList } from "./list.js";
 
 effect(() => {
@@ -388,9 +388,17 @@ export function useWidth() {
   const host = useRef(/** @type {HTMLElement|null} */ (null));
   const [width, setWidth] = useState(0);
   useEffect(() => {
-    const watch = new ResizeObserver(([entry]) => setWidth(entry.contentRect.width));
+    let frame = 0;
+    // In the next frame: what is drawn for the width may change the layout again.
+    const watch = new ResizeObserver(([entry]) => {
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(() => setWidth(Math.floor(entry.contentRect.width)));
+    });
     if (host.current !== null) watch.observe(host.current);
-    return () => watch.disconnect();
+    return () => {
+      cancelAnimationFrame(frame);
+      watch.disconnect();
+    };
   }, []);
   return [host, width];
 }
@@ -422,5 +430,5 @@ export function Evidence({ evidence }) {
   const members = Object.entries(evidence ?? {});
   if (members.length === 0) return html`<p class="muted">No evidence given.</p>`;
   return html`<dl class="au-evidence">${members.map(([name, value]) => html`<div key=${name}>
-    <dt>${name}</dt><dd class="mono">${typeof value === "string" ? value : JSON.stringify(value)}</dd></div>`)}</dl>`;
+    <dt>${visible(name)}</dt><dd class="mono">${visible(typeof value === "string" ? value : JSON.stringify(value))}</dd></div>`)}</dl>`;
 }
