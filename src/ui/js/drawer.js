@@ -1,6 +1,6 @@
 // What the run page says of its nodes: the diagnostics rail, in the server's words, and the drawer of one node.
 
-import { effect, html, untracked, useEffect, useLayoutEffect, useRef, useState } from '../vendor/ui-runtime.js';
+import { effect, html, useComputed, useEffect, useLayoutEffect, useRef, useState } from '../vendor/ui-runtime.js';
 import { CopyButton, Problem, Time, href, route, setQuery } from './app.js';
 import { api } from './net.js';
 import { count, describe, duration, exitCode, glyph, plural, visible } from './fmt.js';
@@ -225,13 +225,15 @@ function useNode(run, id) {
   const [got, setGot] = useState(/** @type {{at: number|null, node: any, error: any}|null} */ (null));
   const [tries, setTries] = useState(0);
   const at = run.at.value;
+  // Asked for again only when the node itself has moved on.
+  const wanted = useComputed(() => {
+    const { seq, state } = run.shown.value;
+    const own = run.nodeStates.value.get(id);
+    return state && own && seq === run.at.value ? `${seq ?? ''} ${/** @type {any} */ (own).last_seq} ${own.status}` : null;
+  });
   useEffect(() => effect(() => {
-    const moment = run.at.value;
-    const hasState = run.state.value !== null;
-    void run.refreshed.value;
-    if (moment !== null && run.shown.value.seq !== moment) return undefined;
-    const isKnown = untracked(() => run.shown.peek().state?.node_states.some((node) => node.node_id === id));
-    if (!hasState || !isKnown) return undefined;
+    if (wanted.value === null) return undefined;
+    const moment = run.at.peek();
     const stop = new AbortController();
     const query = moment === null ? '' : `?at_seq=${moment}`;
     api(`${run.path}/nodes/${encodeURIComponent(id)}${query}`, { signal: stop.signal }).then(

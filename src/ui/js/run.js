@@ -77,16 +77,16 @@ export class Run {
     /** The node whose events alone the log shows. */
     this.logNode = signal(/** @type {string|null} */ (null));
     this.dismissedAt = signal(-1);
-    /** Counts the refreshes that may have changed a node, so that the drawer asks again. */
-    this.refreshed = signal(0);
     /** What the islands are made of; loaded after the first frame. */
     this.parts = signal(/** @type {any} */ (null));
 
     this.fold = /** @type {any} */ (null);
     this.entries = /** @type {any[]} */ ([]);
     this.dag = /** @type {Dag|null} */ (null);
+    this.log = /** @type {any} */ (null);
     this.invoker = /** @type {Element|null} */ (null);
     this.wantsFocus = false;
+    this.refreshedAt = Date.now();
     this.moments = /** @type {Map<number, Shown>} */ (new Map());
     this.alive = new AbortController();
     this.stopLive = () => {};
@@ -228,11 +228,12 @@ export class Run {
       untracked(() => { if (seq !== this.urlAt) this.at.value = seq; });
       this.urlAt = seq;
     }));
-    this.offs.push(effect(() => { const at = this.at.value; untracked(() => this.wantMoment(at)); }));
-    const silent = setInterval(() => {
-      if (this.state.peek() && !this.isEnded.peek()) this.refresh();
-    }, SILENT_REFRESH_MS);
-    this.offs.push(() => clearInterval(silent));
+    const isLoaded = computed(() => this.state.value !== null);
+    this.offs.push(effect(() => {
+      const at = this.at.value;
+      if (isLoaded.value) untracked(() => this.wantMoment(at));
+    }));
+    this.offs.push(effect(() => { const now = nowTick.value; untracked(() => this.lookAtSilence(now)); }));
     this.load();
   }
 
@@ -245,6 +246,15 @@ export class Run {
     clearTimeout(this.urlTimer);
     this.play(null);
     for (const off of this.offs) off();
+  }
+
+  /** A run that says nothing may have become a stalled one. @param {number} now */
+  lookAtSilence(now) {
+    const state = this.state.peek();
+    if (!state || state.phase === 'ended') return;
+    const stallsAt = parse(state.last_event) + (config.peek()?.stall_after_s ?? Infinity) * 1000;
+    const isDue = state.phase === 'live' && now > stallsAt && Date.now() - this.refreshedAt > 5 * REFRESH_MS;
+    if (isDue || Date.now() - this.refreshedAt > SILENT_REFRESH_MS) this.refresh();
   }
 
   async load() {
@@ -263,9 +273,8 @@ export class Run {
         this.state.value = state;
         this.diagnostics.value = diagnostics;
         this.graph.value = graph;
+        if ((this.at.peek() ?? -1) >= state.next_seq) this.seek(null);
       });
-      const at = this.at.peek();
-      if (at !== null && at >= state.next_seq) this.seek(null);
       await this.readLog(alive);
     } catch (error) {
       if (!alive.aborted) this.error.value = error;
@@ -301,7 +310,7 @@ export class Run {
     const [folds, lists, gantts] = await Promise.all([import('./fold.js'), import('./list.js'), import('./gantt.js')]);
     if (alive.aborted) return;
     this.parts.value = { ...lists, ...gantts };
-    this.fold = new folds.Fold([...this.graph.peek()?.byId.keys() ?? []]);
+    this.fold = new folds.Fold(this.plannedIds());
     let logId = null;
     for (let more = true; more;) {
       const from = this.fold.length;
@@ -318,6 +327,12 @@ export class Run {
     this.caughtUp.value = true;
     if (this.state.peek()?.phase !== 'ended') this.follow(logId, alive);
     this.readBesides(alive);
+  }
+
+  /** The nodes of the graph that the server takes for valid, in its order. */
+  plannedIds() {
+    const byId = this.graph.peek()?.byId;
+    return this.state.peek()?.node_states.map(({ node_id }) => node_id).filter((id) => byId?.has(id)) ?? [];
   }
 
   /** What is not needed at first. @param {AbortSignal} alive */
@@ -384,6 +399,8 @@ export class Run {
   }
 
   replaced() {
+    this.play(null);
+    this.seek(null);
     this.reload();
     this.notice.value = 'The log of this run was replaced by another one; it was read anew.';
     announce('The log of this run was replaced.');
@@ -418,7 +435,12 @@ export class Run {
     let first = changes.length;
     while (first > 0 && changes[first - 1].seq >= before) first -= 1;
     this.tell(changes.slice(first));
-    this.refresh();
+    if (this.at.peek() === null || this.hasEndEvent(before)) this.refresh();
+  }
+
+  /** @param {number} from  seq of the first event looked at */
+  hasEndEvent(from) {
+    return this.entries.slice(from).some(({ event }) => event === 'run_end');
   }
 
   /** @param {{status: string}[]} moved */
@@ -433,7 +455,7 @@ export class Run {
   /** Asks for state and diagnostics again, at most once a second. */
   refresh() {
     if (this.refreshTimer !== undefined) return;
-    const wait = Math.max(0, (this.refreshedAt ?? 0) + REFRESH_MS - Date.now());
+    const wait = Math.max(0, this.refreshedAt + REFRESH_MS - Date.now());
     this.refreshTimer = setTimeout(async () => {
       this.refreshedAt = Date.now();
       const { signal: alive } = this.alive;
@@ -458,7 +480,6 @@ export class Run {
     batch(() => {
       this.state.value = state;
       this.diagnostics.value = diagnostics;
-      this.refreshed.value += 1;
     });
     if (hasEnded) {
       announce(`The run ended: ${runState(state).word}.`);
@@ -475,6 +496,7 @@ export class Run {
     this.late.value = false;
     this.momentError.value = null;
     if (at === null) {
+      if (this.moment.peek() && !this.isEnded.peek()) this.refresh();
       this.moment.value = null;
       return;
     }
@@ -814,6 +836,7 @@ function useKeys(run) {
       End: { does: 'Back to now', run: () => { run.play(null); run.seek(null); } },
       '[': { does: 'Collapse what to look at', run: () => { railShut.value = !railShut.peek(); } },
       ']': { does: 'Close the drawer', run: () => run.close() },
+      G: { does: 'Jump to the end of the log', run: () => run.log?.jump() },
       '/': { does: 'Filter nodes', run: () => document.getElementById('rd-filter')?.focus() },
       Escape: { does: 'Close the drawer', run: () => { run.chainOf.value = null; run.close(); } },
     });
@@ -1208,6 +1231,7 @@ function LogPane({ run }) {
       select: (/** @type {string} */ id) => run.open(id, document.activeElement),
       hover: (/** @type {number|null} */ ms) => { hoverMs.value = ms; },
     });
+    run.log = log;
     let given = 0;
     const offs = [
       effect(() => {
@@ -1224,7 +1248,7 @@ function LogPane({ run }) {
       effect(() => log.hairline(hoverMs.value)),
       effect(() => log.filter({ node: run.logNode.value })),
     ];
-    return () => { for (const off of offs) off(); log.destroy(); };
+    return () => { for (const off of offs) off(); log.destroy(); run.log = null; };
   }, [run, parts]);
   return html`<section class="rd-log" aria-label="Events" ref=${host}></section>`;
 }
