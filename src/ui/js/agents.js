@@ -81,7 +81,7 @@ function Agents({ route }) {
 /** The room of the text at a bar's end is kept free in every row, or the longest bar would have none. */
 const NOTE_ROOM = 156;
 /** What stands beside the bars, by the width of the page from which on it does (40-agents.css). */
-const BESIDE = [[1280, 912], [1024, 840], [760, 582], [0, 24]];
+const BESIDE = [[1280, 912], [1024, 798], [760, 582], [0, 24]];
 
 /** How long the longest bar may be. @param {number} space  the width of the list */
 function barRoom(space) {
