@@ -13,8 +13,8 @@
  * @typedef {{id: string, status: NodeStatus, ready: number|null, spans: Span[], waits: {from: number, to: number}[],
  *   blocked: number|null}} Row
  *   milliseconds of effective time; `ready` is when it first became ready, `waits` are pauses before a retry
- * @typedef {{seq: number, ms: number, status: NodeStatus, attempt: number|null}} Move
- * @typedef {{seq: number, ms: number, attempt: number, took: number, paused: boolean, converged: boolean}} Attempt
+ * @typedef {{seq: number, status: NodeStatus, attempt: number|null}} Move
+ * @typedef {{seq: number, attempt: number, took: number, paused: boolean, converged: boolean}} Attempt
  * @typedef {{moves: (Move|Attempt)[], changes: number[]}} History
  *   what one node's events said, and the seqs at which its status changed
  */
@@ -47,12 +47,8 @@ export class Fold {
   #now = [];
   /** @type {History[]} */
   #histories = [];
-  /** @type {number[]} seq, node and code of each change: `changes` for the machine */
+  /** @type {number[]} seqs of the changes */
   #changeSeqs = [];
-  /** @type {number[]} */
-  #changeNodes = [];
-  /** @type {number[]} */
-  #changeCodes = [];
   /** @type {Uint8Array[]} codes after each so many changes */
   #snapshots = [];
   #snapshotEvery = CHANGES_A_SNAPSHOT;
@@ -84,14 +80,14 @@ export class Fold {
    */
   push(event) {
     const seq = this.length++;
-    const ms = this.#keepTime(seq, Date.parse(event.ts));
+    this.#keepTime(seq, Date.parse(event.ts));
     switch (event.event) {
       case 'node_transition':
-        this.#move(seq, ms, event);
+        this.#move(seq, event);
         break;
       case 'node_attempt':
         this.#histories[this.#nodeOf(event.node_id, seq)].moves.push({
-          seq, ms,
+          seq,
           attempt: event.attempt,
           took: event.duration_s * 1000,
           paused: event.attempt > 1 && event.backoff_s > 0,
@@ -130,7 +126,8 @@ export class Fold {
     const codes = new Uint8Array(known);
     codes.set(this.#snapshots[snapshot].subarray(0, known));
     for (let at = snapshot * this.#snapshotEvery; at < changed; at++) {
-      codes[this.#changeNodes[at]] = this.#changeCodes[at];
+      const { node_id, status } = this.changes[at];
+      codes[/** @type {number} */ (this.#index.get(node_id))] = /** @type {number} */ (CODES.get(status));
     }
     /** @type {Map<string, NodeStatus>} */
     const statuses = new Map();
@@ -184,11 +181,10 @@ export class Fold {
    */
   spans(nowMs, seq) {
     const last = this.#lastOf(seq);
-    const lastMs = last < 0 ? 0 : this.#times[last];
-    const until = countUpTo(this.#ends, last) ? lastMs : nowMs;
+    const until = countUpTo(this.#ends, last) ? this.#times[last] : nowMs;
     const rows = [];
     for (let node = 0; node < this.#ids.length; node++) {
-      const row = drawn(this.#ids[node], this.#histories[node].moves, last, lastMs, until);
+      const row = drawn(this.#ids[node], this.#histories[node].moves, last, this.#times, until);
       if (row.ready !== null || row.spans.length || row.blocked !== null) rows.push(row);
     }
     const key = (/** @type {Row} */ row) => row.spans[0]?.from ?? row.blocked ?? row.ready ?? 0;
@@ -211,9 +207,7 @@ export class Fold {
       times.set(this.#times);
       this.#times = times;
     }
-    const effective = seq ? Math.max(ms, this.#times[seq - 1]) : ms;
-    this.#times[seq] = effective;
-    return effective;
+    this.#times[seq] = seq ? Math.max(ms, this.#times[seq - 1]) : ms;
   }
 
   /** @param {string} id */
@@ -237,22 +231,19 @@ export class Fold {
 
   /**
    * @param {number} seq
-   * @param {number} ms
    * @param {{node_id: string, to: NodeStatus, attempt?: number}} event
    */
-  #move(seq, ms, event) {
+  #move(seq, event) {
     const node = this.#nodeOf(event.node_id, seq);
     const code = /** @type {number} */ (CODES.get(event.to));
     const history = this.#histories[node];
-    history.moves.push({ seq, ms, status: event.to, attempt: event.attempt ?? null });
+    history.moves.push({ seq, status: event.to, attempt: event.attempt ?? null });
     if (event.to === 'failed') this.failures.push(seq);
     if (this.#now[node] === code) return;
     this.#now[node] = code;
     history.changes.push(seq);
     this.changes.push({ seq, node_id: event.node_id, status: event.to });
     this.#changeSeqs.push(seq);
-    this.#changeNodes.push(node);
-    this.#changeCodes.push(code);
     if (this.changes.length % this.#snapshotEvery === 0) this.#snapshots.push(Uint8Array.from(this.#now));
   }
 }
@@ -277,11 +268,11 @@ function countUpTo(rising, most) {
  * @param {string} id
  * @param {(Move|Attempt)[]} moves
  * @param {number} last  seq of the last event that counts
- * @param {number} lastMs  its time
+ * @param {Float64Array} times  effective time of each event
  * @param {number|null} until  where open spans end
  * @returns {Row}
  */
-function drawn(id, moves, last, lastMs, until) {
+function drawn(id, moves, last, times, until) {
   /** @type {Row} */
   const row = { id, status: 'pending', ready: null, spans: [], waits: [], blocked: null };
   /** Since when the present attempt runs, or the wait for it goes on. */
@@ -291,30 +282,31 @@ function drawn(id, moves, last, lastMs, until) {
   let told = false;
   for (const move of moves) {
     if (move.seq > last) break;
+    const ms = times[move.seq];
     if ('took' in move) {
       const isRunning = row.status === 'running';
-      const began = Math.max(isRunning ? since : -Infinity, move.ms - move.took);
+      const began = Math.max(isRunning ? since : -Infinity, ms - move.took);
       const from = isRunning && !(told && move.paused) ? since : began;
       if (isRunning && from > since) row.waits.push({ from: since, to: from });
-      row.spans.push({ from, to: move.ms, attempt: move.attempt, converged: move.converged });
-      [since, attempt, told] = [move.ms, move.attempt + 1, true];
+      row.spans.push({ from, to: ms, attempt: move.attempt, converged: move.converged });
+      [since, attempt, told] = [ms, move.attempt + 1, true];
       continue;
     }
     const was = row.status;
     if (move.status === 'running' && move.attempt !== null) attempt = move.attempt;
     if (move.status === was) continue;
     if (was === 'running' && !told) {
-      row.spans.push({ from: since, to: move.ms, attempt, converged: move.status === 'done' });
+      row.spans.push({ from: since, to: ms, attempt, converged: move.status === 'done' });
     }
-    if (was === 'ready' && row.spans.length) row.waits.push({ from: since, to: move.ms });
-    if (move.status === 'ready') row.ready ??= move.ms;
-    row.blocked = move.status === 'blocked' ? move.ms : null;
-    [row.status, since, told] = [move.status, move.ms, false];
+    if (was === 'ready' && row.spans.length) row.waits.push({ from: since, to: ms });
+    if (move.status === 'ready') row.ready ??= ms;
+    row.blocked = move.status === 'blocked' ? ms : null;
+    [row.status, since, told] = [move.status, ms, false];
   }
   const isOver = row.spans.at(-1)?.converged === true;
   if (row.status === 'running' && !(told && isOver)) {
     row.spans.push({ from: since, to: until, attempt, converged: null });
   }
-  if (row.status === 'ready' && row.spans.length) row.waits.push({ from: since, to: until ?? lastMs });
+  if (row.status === 'ready' && row.spans.length) row.waits.push({ from: since, to: until ?? times[last] });
   return row;
 }
