@@ -197,6 +197,7 @@ export class Gantt {
       make: (index) => this.make(index),
       place: (el, index) => this.fill(el, index),
       pinned: () => (this.activeKey === null ? -1 : this.shown.findIndex((row) => row.id === this.activeKey)),
+      shown: () => this.rows.tabStop(this.activeKey),
     }, this.head);
 
     this.abort = new AbortController();
@@ -279,7 +280,6 @@ export class Gantt {
     const { wanted } = this;
     this.shown = wanted ? this.all.filter((row) => wanted.has(row.id)) : this.all;
     this.rows.update(false);
-    this.paintTabStop();
     this.paintNothing();
   }
 
@@ -318,7 +318,7 @@ export class Gantt {
     const index = id === null ? -1 : this.shown.findIndex((row) => row.id === id);
     // Under the pointer nothing moves: who clicks here sees the row already.
     if (index >= 0 && this.rows.scroller === this.pane && !this.space.matches(':hover')) this.rows.reveal(index);
-    this.paintTabStop();
+    this.rows.tabStop(this.activeKey);
   }
 
   /**
@@ -328,13 +328,6 @@ export class Gantt {
   paintSelected(el, key) {
     el.classList.toggle('tl-selected', key === this.selected);
     el.setAttribute('aria-selected', String(key === this.selected));
-    el.tabIndex = key === this.activeKey ? 0 : -1;
-  }
-
-  /** One row can always be reached by Tab. */
-  paintTabStop() {
-    const active = this.activeKey === null ? undefined : this.rows.rows.get(this.activeKey);
-    if (!active && this.shown.length) this.rows.rows.values().next().value?.setAttribute('tabindex', '0');
   }
 
   /** @param {number|null} ms */
@@ -510,7 +503,7 @@ export class Gantt {
     const el = Gantt.rowOf(event.target);
     if (!el) return;
     this.activeKey = el.dataset.id ?? null;
-    for (const row of this.rows.rows.values()) row.tabIndex = row === el ? 0 : -1;
+    this.rows.tabStop(this.activeKey);
   }
 
   /** @param {KeyboardEvent} event */

@@ -215,6 +215,18 @@ export class RowWindow {
     this.render(false);
   }
 
+  /** One row can be reached by Tab: the one that has or had the focus, else the first on screen. @param {string|null} key */
+  tabStop(key) {
+    const first = Math.max(this.from, Math.ceil(this.seenTop / this.height));
+    const stop = this.rows.get(key ?? '') ?? this.rows.get(this.keyAt(first));
+    for (const el of this.rows.values()) el.tabIndex = el === stop ? 0 : -1;
+  }
+
+  /** @param {number} index */
+  keyAt(index) {
+    return index < this.source.total() ? this.source.key(index) : '';
+  }
+
   /**
    * @param {boolean} force
    * @param {boolean} [moved] indices may have changed
@@ -558,7 +570,6 @@ export class VList {
   paintActive(el, key) {
     const active = key === this.activeKey;
     el.classList.toggle('vl-active', active);
-    el.tabIndex = active ? 0 : -1;
     if (this.asGrid) el.setAttribute('aria-selected', String(active));
   }
 
@@ -567,11 +578,7 @@ export class VList {
    * @param {number} to
    */
   shown(from, to) {
-    if (this.activeKey === null) {
-      // Something must be reachable by Tab: the first row on screen.
-      const first = Math.max(from, Math.ceil(this.rows.view().top / this.rows.height));
-      for (const el of this.rows.rows.values()) el.tabIndex = this.records.get(el)?.index === first ? 0 : -1;
-    }
+    this.rows.tabStop(this.activeKey);
     if (Array.isArray(this.data)) return;
     let missing = false;
     for (let index = from; index < to && !missing; index++) missing = this.data.get(index) === undefined;
@@ -613,6 +620,7 @@ export class VList {
     this.activeKey = key;
     this.activeIndex = index;
     for (const [rowKey, el] of this.rows.rows) this.paintActive(el, rowKey);
+    this.rows.tabStop(key);
     const item = changed && index >= 0 ? this.itemAt(index) : undefined;
     if (item !== undefined) this.on.active?.(item);
   }
@@ -826,6 +834,7 @@ export class Log {
       make: (index) => this.make(index),
       place: (el, index, force) => { if (force) this.fill(el, index); },
       pinned: () => this.activeIndex(),
+      shown: () => this.rows.tabStop(this.activeKey),
     });
     // Where the page itself scrolls (phones), following would drag the page along: there it waits to be asked for.
     this.following = this.rows.scroller === this.pane;
@@ -1090,7 +1099,6 @@ export class Log {
     const item = this.line(index);
     const later = this.moment !== null && item.seq > this.moment;
     el.dataset.seq = String(item.seq);
-    el.tabIndex = String(item.seq) === this.activeKey || (this.activeKey === null && index === 0) ? 0 : -1;
     el.classList.toggle('lg-later', later);
     el.classList.toggle('lg-now', item.seq === this.moment);
     if (item.seq === this.moment) el.setAttribute('aria-current', 'true');
@@ -1174,7 +1182,7 @@ export class Log {
     const el = /** @type {HTMLElement|null} */ (/** @type {Element} */ (event.target).closest('.lg-row'));
     if (!el) return;
     this.activeKey = el.dataset.seq ?? null;
-    for (const row of this.rows.rows.values()) row.tabIndex = row === el ? 0 : -1;
+    this.rows.tabStop(this.activeKey);
   }
 
   /** @param {MouseEvent} event */
