@@ -435,6 +435,10 @@ function App() {
     if (settings.theme.value === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = settings.theme.value;
   }, [settings.theme.value]);
+  // Lists handle their own keys, and know nothing of the shell but this.
+  useEffect(() => {
+    document.documentElement.dataset.singleKeys = settings.singleKeys.value ? "on" : "off";
+  }, [settings.singleKeys.value]);
   // The zone's offset is that of now; every absolute time carries its own.
   const zone = settings.utc.value ? "UTC" : `Local ${zoneName(nowTick.value, false)}`;
   return html`

@@ -3,15 +3,11 @@
  * on one scale, strips of results. Numbers, order and words are the server's; nothing is computed again here.
  */
 
-import { effect, html, render, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
-import { keep as keepState, kept, setQuery, settings } from "./app.js";
+import { html, render, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
+import { keep as keepState, kept, setQuery } from "./app.js";
 import { api, live } from "./net.js";
 import { count, describe, glyphPath, plural, visible } from "./fmt.js";
 import { VList } from "./list.js";
-
-effect(() => {
-  VList.letters = settings.singleKeys.value;
-});
 
 /** How often a list may ask anew while runs change, in milliseconds. */
 const FRESH_EVERY = 2000;

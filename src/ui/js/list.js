@@ -333,8 +333,10 @@ export class RowWindow {
  * @template T
  */
 export class VList {
-  /** Single-letter keys (j k o x) can be switched off for all lists, as everywhere. */
-  static letters = true;
+  /** Whether single letters (j k o x) are keys: the shell tells, since the reader may switch them off. */
+  static get letters() {
+    return document.documentElement.dataset.singleKeys !== 'off';
+  }
 
   /**
    * @param {HTMLElement} host
