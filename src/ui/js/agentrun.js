@@ -422,7 +422,7 @@ function TimeByStatus({ seconds }) {
 
 function Tools({ tools }) {
   if (tools.length === 0) return null;
-  return html`<h2>Tools</h2><table class="ar-tools"><thead><tr><th scope="col">Tool</th><th scope="col" class="num">Calls</th>
+  return html`<h2>Tools</h2><table class="ar-tools" aria-label="Tools"><thead><tr><th scope="col">Tool</th><th scope="col" class="num">Calls</th>
       <th scope="col" class="num">OK</th><th scope="col" class="num">p50</th><th scope="col" class="num">p95</th></tr></thead>
     ${tools.map((/** @type {any} */ tool) => html`<tbody key=${tool.tool_name}><tr><th scope="row" class="mono">${visible(tool.tool_name)}</th>
       <td class="num">${count(tool.calls)}</td>

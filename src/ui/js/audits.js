@@ -212,7 +212,7 @@ function ByAgent({ results }) {
   }
   if (agents.size < 2) return null;
   return html`<h3>By agent, of the results below</h3>
-    <table class="au-agents"><thead><tr><th scope="col">Agent</th><th scope="col" class="num">Pass</th>
+    <table class="au-agents" aria-label="Results by agent"><thead><tr><th scope="col">Agent</th><th scope="col" class="num">Pass</th>
       <th scope="col" class="num">Warn</th><th scope="col" class="num">Fail</th></tr></thead>
     <tbody>${[...agents].map(([name, counts]) => html`<tr key=${name}><th scope="row" class="mono">${name}</th>
       <td class="num">${counts.pass}</td><td class="num">${counts.warn}</td><td class="num">${counts.fail}</td></tr>`)}</tbody></table>`;

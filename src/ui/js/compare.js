@@ -376,6 +376,6 @@ function AgentFacts({ base, head }) {
     ["Cost", (run) => (run.usage?.cost_usd == null ? "–" : `${run.usage.cost_usd.toFixed(2)} USD`)],
     ["First failure", (run) => (run.first_failure === null ? "–" : visible(`${run.first_failure.tool_name}: ${run.first_failure.error ?? ""}`))],
   ]);
-  return html`<table class="cp-facts"><thead><tr><td></td><th scope="col">A</th><th scope="col">B</th></tr></thead>
+  return html`<table class="cp-facts" aria-label="The two runs"><thead><tr><td></td><th scope="col">A</th><th scope="col">B</th></tr></thead>
     <tbody>${facts.map(([name, of]) => html`<tr key=${name}><th scope="row">${name}</th><td>${of(base)}</td><td>${of(head)}</td></tr>`)}</tbody></table>`;
 }
