@@ -127,13 +127,13 @@ function readLine(line) {
 /**
  * State and findings as they are, or as they were at `at`.
  * @param {string} runId
- * @param {any} first
+ * @param {{state: any, diagnostics: any}} first  what is known already
  * @param {number|null} at
  * @param {number} length  how many events are read: more of them ask for a new state
  * @param {boolean} isWhole
  */
 function useMoment(runId, first, at, length, isWhole) {
-  const [moment, setMoment] = useState({ at: /** @type {number|null} */ (null), state: first, diagnostics: /** @type {any} */ (null), error: /** @type {any} */ (null) });
+  const [moment, setMoment] = useState({ at: /** @type {number|null} */ (null), ...first, error: /** @type {any} */ (null) });
   const [tries, setTries] = useState(0);
   const soon = useRef(() => {});
   useEffect(() => {
@@ -164,7 +164,8 @@ function useMoment(runId, first, at, length, isWhole) {
       if (busy || timer !== undefined || gone.signal.aborted) return;
       timer = setTimeout(ask, Math.max(0, asked + REFRESH_MS - performance.now()));
     };
-    timer = setTimeout(ask, at === null ? 0 : MOMENT_MS);
+    const isKnown = at === null && tries === 0 && moment.at === null && moment.diagnostics !== null && moment.state.phase === "ended";
+    if (!isKnown) timer = setTimeout(ask, at === null ? 0 : MOMENT_MS);
     return () => {
       gone.abort();
       clearTimeout(timer);
@@ -183,14 +184,14 @@ function useMoment(runId, first, at, length, isWhole) {
 
 // --- the page ------------------------------------------------------------------------------------------------------
 
-/** @param {{route: any, state: any}} props */
-export function Page({ route, state: first }) {
+/** @param {{route: any, state: any, diagnostics?: any}} props  what is known of the run already */
+export function Page({ route, state: first, diagnostics: found = null }) {
   const runId = first.run_id;
   const log = useLog(runId, first);
   const atText = route.query.get("at");
   const asked = atText !== null && /^\d+$/.test(atText) ? Number(atText) : null;
   const at = asked === null || !log.isWhole ? asked : Math.min(asked, log.length - 1);
-  const moment = useMoment(runId, first, at, log.length, log.isWhole);
+  const moment = useMoment(runId, { state: first, diagnostics: found }, at, log.length, log.isWhole);
   const { state, diagnostics } = moment;
   const whole = useMemo(() => buildSteps(log.events, log.length), [log.events, log.length]);
   const shown = useMemo(() => (at === null ? whole : buildSteps(log.events, Math.min(at + 1, log.length), whole.times)), [whole, at]);
@@ -205,6 +206,7 @@ export function Page({ route, state: first }) {
 
   const [pick, setPick] = usePick(route);
   const [isOpen, setOpen] = useState(pick !== null);
+  const [hidden, setHidden] = useState({ rail: false, detail: false });
   const selected = findRow(shown.rows, pick);
   const list = useRef(/** @type {any} */ (null));
   const choose = (/** @type {Row} */ row, /** @type {boolean} */ isOpened) => {
@@ -237,16 +239,30 @@ export function Page({ route, state: first }) {
     if (selected !== null && log.isWhole) list.current?.reveal(selected.key);
   }, [log.isWhole]);
 
+  const rowOf = useRef(/** @type {Row|null} */ (null));
+  /** Opens the fold that the reader is at, or closes the one that the row belongs to. @param {boolean} isOpening */
+  const foldActive = (isOpening) => {
+    const row = rowOf.current;
+    const group = row?.kind === "group" ? row : isOpening ? null : row?.parent ?? null;
+    if (group === null || unfolded.has(group.key) === isOpening) return;
+    toggle(group, isOpening);
+    if (row !== group) setTimeout(() => list.current?.focus(group.key));
+  };
+
   const replay = useReplay(whole, at, log.length);
   useEffect(() => keys("Agent run", {
     ",": { does: "step back by one event", run: () => replay.step(-1) },
     ".": { does: "step forward by one event", run: () => replay.step(1) },
     " ": { does: "play or pause", run: () => replay.play(replay.playing === null ? 10 : null) },
     End: { does: "back to now", run: () => replay.seek(null) },
+    l: { does: "unfold repeated calls", run: () => foldActive(true) },
+    h: { does: "fold repeated calls", run: () => foldActive(false) },
+    "[": { does: "hide or show what to look at", run: () => setHidden({ ...hidden, rail: !hidden.rail }) },
+    "]": { does: "hide or show the step", run: () => setHidden({ ...hidden, detail: !hidden.detail }) },
     n: { does: "next failure", run: () => failure(1) },
     N: { does: "previous failure", run: () => failure(-1) },
     Escape: { does: "close the step", run: () => { if (pick !== null) close(); } },
-  }), [whole, shown, at, replay.playing, pick]);
+  }), [whole, shown, at, replay.playing, pick, unfolded, hidden]);
   const failure = (/** @type {number} */ direction) => {
     const seq = selected?.seq ?? (direction > 0 ? -1 : Infinity);
     const next = direction > 0 ? shown.failures.find((one) => one > seq) : shown.failures.findLast((one) => one < seq);
@@ -267,20 +283,10 @@ export function Page({ route, state: first }) {
 
   const columns = useMemo(() => stepColumns({ start: whole.start, end: axisEnd, now, unfolded, toggle }),
     [whole.start, axisEnd, now, unfolded]);
-  const rowOf = useRef(/** @type {Row|null} */ (null));
   const onKeyDown = (/** @type {KeyboardEvent} */ event) => {
-    const row = rowOf.current;
-    const isLetter = event.key === "h" || event.key === "l";
-    if (row === null || event.ctrlKey || event.metaKey || event.altKey || (isLetter && !settings.singleKeys.value)) return;
-    if (event.key === "l" || event.key === "ArrowRight") {
-      if (row.kind === "group" && !unfolded.has(row.key)) toggle(row, true);
-    } else if (event.key === "h" || event.key === "ArrowLeft") {
-      const group = row.kind === "group" ? row : row.parent;
-      if (group === null) return;
-      toggle(group, false);
-      if (row !== group) setTimeout(() => list.current?.focus(group.key));
-    } else return;
+    if (event.ctrlKey || event.metaKey || event.altKey || (event.key !== "ArrowRight" && event.key !== "ArrowLeft")) return;
     event.preventDefault();
+    foldActive(event.key === "ArrowRight");
   };
 
   const error = log.error ?? moment.error;
@@ -289,7 +295,7 @@ export function Page({ route, state: first }) {
     ${log.notice === "" ? null : html`<p class="banner warn">${log.notice}</p>`}
     ${error === null ? null : html`<${Problem} what="this run" error=${error} retry=${() => { log.retry(); moment.retry(); }} />`}
     <${Banners} run=${state} diagnostics=${diagnostics} rows=${shown.rows} now=${now} choose=${chooseSeq} />
-    <div class="ar-body">
+    <div class=${`ar-body${hidden.rail ? " is-bare-left" : ""}${hidden.detail ? " is-bare-right" : ""}`}>
       <aside class="ar-rail" aria-label="What to look at">
         <div class="ar-first"><${Verdict} diagnostics=${diagnostics} outcome=${state?.outcome ?? null} choose=${chooseSeq} /></div>
         ${state === null ? null : html`<div class="ar-rest">

@@ -2,7 +2,7 @@
  * @file Two runs beside each other: what changed from the base (A) to the head (B), in the server's words.
  */
 
-import { html, useEffect, useMemo, useRef } from "../vendor/ui-runtime.js";
+import { html, useEffect, useMemo, useRef, useState } from "../vendor/ui-runtime.js";
 import { Glyph, Problem, Time, href, keys, setQuery, setTitle } from "./app.js";
 import { count, describe, duration, parse, plural, runState, score, visible } from "./fmt.js";
 import { Choice, Rows, Skeleton, leaveOnEscape, query, useAnswer } from "./fleet.js";
@@ -346,21 +346,29 @@ function difference(/** @type {any} */ was, /** @type {any} */ is) {
 
 const told = (/** @type {any} */ value) => (value === undefined ? "not given" : visible(typeof value === "string" ? value : JSON.stringify(value)));
 
-/** The critical path of each run, and where they part. */
+/** The critical path of each run, and where they part; read once they are asked for. */
 function CriticalPaths({ base, head }) {
+  const [isOpen, setOpen] = useState(false);
+  return html`<details class="cp-line" onToggle=${(/** @type {any} */ event) => setOpen(event.currentTarget.open)}>
+    <summary>Critical paths, and where they part</summary>${isOpen ? html`<${Paths} base=${base} head=${head} />` : null}</details>`;
+}
+
+function Paths({ base, head }) {
   const answers = [base, head].map((run) => useAnswer(run.next_seq === 0 ? null
     : `/api/runs/${encodeURIComponent(run.run_id)}/diagnostics?${query({ at_seq: run.next_seq - 1 })}`, { keeps: true }));
-  const paths = answers.map(({ data }) => data?.findings.find((/** @type {any} */ one) => one.kind === "critical_path") ?? null);
-  if (paths.some((path) => path === null)) return null;
+  const error = answers[0].error ?? answers[1].error;
+  if (error !== null) return html`<${Problem} what="the critical paths" error=${error} retry=${() => answers.forEach((one) => one.retry())} />`;
+  if (answers.some(({ data }) => data === null)) return html`<p class="muted" role="status">Reading both runs …</p>`;
+  const paths = answers.map(({ data }) => data.findings.find((/** @type {any} */ one) => one.kind === "critical_path") ?? null);
+  if (paths.some((path) => path === null)) return html`<p class="muted">Not both runs have a critical path yet.</p>`;
   const [was, is] = paths.map((path) => path.node_ids);
-  const alike = was.findIndex((/** @type {string} */ id, /** @type {number} */ at) => id !== is[at]);
-  const parts = alike < 0 ? Math.min(was.length, is.length) : alike;
-  const isOne = parts === was.length && parts === is.length;
-  return html`<details class="cp-line"><summary>Critical paths: ${isOne ? "the same nodes in both"
-    : parts === 0 ? "they share no beginning" : html`they part after <span class="mono">${was[parts - 1]}</span>`}</summary>
+  const parts = [...was, null].findIndex((id, at) => id !== is[at]);
+  const words = was.length === is.length && parts === was.length ? "The same nodes in both."
+    : parts === 0 ? "They share no beginning." : html`They part after <span class="mono">${was[parts - 1]}</span>.`;
+  return html`<p>${words}</p>
     ${[["A", was, paths[0]], ["B", is, paths[1]]].map(([letter, ids, path]) => html`<p key=${letter}><b>${letter}:</b>
       ${" "}<span class="mono">${ids.map((/** @type {string} */ id, /** @type {number} */ at) => html`${at === 0 ? "" : " → "}<span key=${id}
-        class=${at < parts ? "muted" : "cp-parted"}>${id}</span>`)}</span> <span class="muted">${visible(path.message)}</span></p>`)}</details>`;
+        class=${at < parts ? "muted" : "cp-parted"}>${id}</span>`)}</span> <span class="muted">${visible(path.message)}</span></p>`)}`;
 }
 
 // --- agents --------------------------------------------------------------------------------------------------------

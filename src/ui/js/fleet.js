@@ -4,7 +4,7 @@
  */
 
 import { html, render, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
-import { keep as keepState, kept, setQuery } from "./app.js";
+import { keep as keepState, kept, keys, setQuery } from "./app.js";
 import { api, live } from "./net.js";
 import { count, describe, glyphPath, plural, visible } from "./fmt.js";
 import { VList } from "./list.js";
@@ -201,6 +201,10 @@ export function Rows(props) {
     };
   }, [props.rowHeight, props.role, props.label]);
 
+  useEffect(() => keys("List", {
+    j: { does: "next row", run: () => list.current?.move(1) },
+    k: { does: "previous row", run: () => list.current?.move(-1) },
+  }), []);
   useLayoutEffect(() => apply(false), [props.items]);
   useLayoutEffect(() => list.current.refresh(), [props.columns, props.selected]);
   const isBack = useRef(true);

@@ -710,6 +710,8 @@ export function Page({ route }) {
     made.start();
     const off = effect(() => {
       if (made.state.value?.kind === 'agent') {
+        // That page asks and listens for itself.
+        untracked(() => made.stop());
         import('./agentrun.js').then((module) => setAgentPage(() => module.Page), (error) => {
           made.error.value = error;
         });
@@ -718,7 +720,8 @@ export function Page({ route }) {
     return () => { off(); made.stop(); };
   }, [runId]);
   if (!run || run.id !== runId) return html`<${Loading} runId=${runId} />`;
-  if (AgentPage) return html`<${AgentPage} route=${route} state=${run.state.value} />`;
+  if (AgentPage) return html`<${AgentPage} key=${runId} route=${route} state=${run.state.value}
+    diagnostics=${run.diagnostics.value} />`;
   return html`<${RunPage} run=${run} key=${runId} />`;
 }
 
