@@ -7,7 +7,7 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../
 import { CopyButton, Glyph, Problem, Time, announce, chip, href, keys, nowTick, setQuery, setTitle, settings } from "./app.js";
 import { api, live, text } from "./net.js";
 import { clock, count, describe, duration, parse, percent, plural, runState, score, visible } from "./fmt.js";
-import { Bar, Evidence, OUTCOME_MEANING, Rows, query, usageWords, useAnswer, useWidth } from "./fleet.js";
+import { Bar, Evidence, OUTCOME_MEANING, Rows, markUsable, query, usageWords, useAnswer, useWidth } from "./fleet.js";
 import { buildSteps, flat, leafAt, leavesOf } from "./steps.js";
 
 const EVENTS_A_PAGE = 5000;
@@ -236,6 +236,7 @@ export function Page({ route, state: first, diagnostics: found = null }) {
     if (selected?.parent && !unfolded.has(selected.parent.key)) toggle(selected.parent, true);
   }, [selected?.key]);
   useEffect(() => {
+    if (log.isWhole) markUsable();
     if (selected !== null && log.isWhole) list.current?.reveal(selected.key);
   }, [log.isWhole]);
 

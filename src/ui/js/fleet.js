@@ -65,12 +65,20 @@ export function useAnswer(path, { filters = null, every = FRESH_EVERY, keeps = f
       stop?.();
     };
   }, [path, JSON.stringify(filters), every, tries]);
+  useEffect(() => {
+    if (answer.data !== null || answer.error !== null) markUsable();
+  }, [answer.data, answer.error]);
   const isCurrent = answer.path === path;
   return {
     data: isCurrent || keeps ? answer.data : null,
     error: isCurrent ? answer.error : null,
     retry: () => setTries((was) => was + 1),
   };
+}
+
+/** The page shows what it is for: told once, for those who measure it. */
+export function markUsable() {
+  if (performance.getEntriesByName("scope:usable").length === 0) performance.mark("scope:usable");
 }
 
 /** Who listens to which runs. @type {Map<() => void, string>} */
