@@ -322,9 +322,12 @@ export class Run {
       await this.takeLines(body.split('\n'), alive);
       if (alive.aborted) return;
       more = this.fold.length > from && (headers.get('Link') ?? '').includes('rel="next"');
-      this.folded.value = this.fold.length;
     }
-    this.caughtUp.value = true;
+    // At once: a part of the log would look like all of it.
+    batch(() => {
+      this.folded.value = this.fold.length;
+      this.caughtUp.value = true;
+    });
     if (this.state.peek()?.phase !== 'ended') this.follow(logId, alive);
     this.readBesides(alive);
   }
@@ -1189,8 +1192,8 @@ function TimelinePane({ run }) {
     ];
     return () => { for (const off of offs) off(); gantt.destroy(); };
   }, [run, parts, isFolded]);
-  return html`<div class="rd-timeline">${run.caughtUp.value && !isFolded
-    && html`<p class="empty">Waiting for the first event.</p>`}
+  return html`<div class="rd-timeline">${!isFolded && html`<p class="empty">${run.caughtUp.value
+    ? 'Waiting for the first event.' : html`<span class="rd-waiting">Reading ${plural(run.lastSeq() + 1, 'event')}…</span>`}</p>`}
     <div class="rd-timeline-host" ref=${host}></div></div>`;
 }
 
