@@ -19,7 +19,8 @@ const LISTED = 5;
 const TAIL_CHARACTERS = 4096;
 
 /** @param {Run} run @param {string} kind @returns {Finding[]} */
-export const findings = (run, kind) => run.shown.value.diagnostics?.findings.filter((found) => found.kind === kind) ?? [];
+export const findings = (run, kind) =>
+  run.shown.value.diagnostics?.findings.filter((found) => found.kind === kind) ?? [];
 
 /** @param {Run} run @param {string} kind @returns {Finding|undefined} */
 export const finding = (run, kind) => findings(run, kind)[0];
@@ -49,7 +50,7 @@ function Sentence({ run, found }) {
   })}`;
 }
 
-// ---- rail -------------------------------------------------------------------------------------------------------------
+// ---- rail -----------------------------------------------------------------------------------------------------------
 
 /** @param {{run: Run}} props */
 export function Rail({ run }) {
@@ -80,20 +81,24 @@ function LookAt({ run }) {
   const shown = isAll ? failed : failed.slice(0, CARDS);
   return html`<section class="rd-section" aria-labelledby="rd-look">
     <h2 id="rd-look">What to look at</h2>
-    ${shown.map((found, at) => html`<${FailedCard} key=${found.node_ids[0]} run=${run} found=${found} isFirst=${at === 0} />`)}
+    ${shown.map((found, at) => html`<${FailedCard} key=${found.node_ids[0]} run=${run} found=${found}
+      isFirst=${at === 0} />`)}
     ${failed.length > shown.length && html`<button type="button" class="btn" onClick=${() => setIsAll(true)}>
       ${failed.length - shown.length} more</button>`}
     ${others.map((found) => html`<div class=${`card rd-card ${found.severity === 'error' ? 'bad' : 'warn'}`}>
       <p>${glyph('audit', found.severity === 'error' ? 'fail' : 'warn')} ${visible(found.message)}</p>
-      ${found.seq !== null && html`<button type="button" class="rd-more" onClick=${() => run.seek(found.seq)}>Show event ${
+      ${found.seq !== null && html`<button type="button" class="rd-more"
+        onClick=${() => run.seek(found.seq)}>Show event ${
     found.seq}</button>`}</div>`)}
     ${failed.length + others.length === 0 && html`<p class="muted rd-calm">${
-    run.lastSeq() < 0 ? 'Nothing has happened yet' : `Nothing has failed${run.at.value === null ? '' : ' at this moment'}`}.</p>`}
+    run.lastSeq() < 0 ? 'Nothing has happened yet'
+      : `Nothing has failed${run.at.value === null ? '' : ' at this moment'}`}.</p>`}
   </section>`;
 }
 
 /** What the line that says why sounds like, the surest first. */
-const SAYS_WHY = [/\b(panicked|assert\w*)\b/i, /\b(expected|mismatch|fatal|exception|denied|cannot|inversion)\b/i, /\b(error|failed)\b/i];
+const SAYS_WHY = [/\b(panicked|assert\w*)\b/i,
+  /\b(expected|mismatch|fatal|exception|denied|cannot|inversion)\b/i, /\b(error|failed)\b/i];
 /** The lines of an output that most likely say why. @param {string} tail */
 function telling(tail) {
   const lines = visible(tail).trimEnd().split('\n');
@@ -172,7 +177,8 @@ function BlockedBy({ run }) {
     visible(reason ?? 'not known')}</span>`}
       ${' → '}${ids.slice(0, LISTED).map((id, at) => html`${at > 0 && ', '}<${NodeLink} run=${run} id=${id} />`)}${
     ids.length > LISTED && html` <span class="muted">(+${ids.length - LISTED})</span>`}
-      ${root && html` <button type="button" class="rd-more" aria-pressed=${run.chainOf.value === root ? 'true' : 'false'}
+      ${root && html` <button type="button" class="rd-more"
+        aria-pressed=${run.chainOf.value === root ? 'true' : 'false'}
         onClick=${() => { run.chainOf.value = run.chainOf.peek() === root ? null : root; run.dag?.show(root); }}>${
     run.chainOf.value === root ? 'Hide in graph' : 'Show in graph'}</button>`}</li>`)}</ul></section>`;
 }
@@ -190,7 +196,7 @@ function Sentences({ run, kind, title }) {
     found.length - shown.length} more</button>`}</section>`;
 }
 
-// ---- drawer -----------------------------------------------------------------------------------------------------------
+// ---- drawer ---------------------------------------------------------------------------------------------------------
 
 /** @param {{run: Run}} props */
 export function Drawer({ run }) {
@@ -207,8 +213,10 @@ export function Drawer({ run }) {
       <h2 id="dw-title" class="mono" tabindex="-1">${visible(id)}</h2>
       ${status && html`<span class="chip">${glyph('node', status)} ${describe('node', status).word}</span>`}
       <span class="dw-tools">
-        <${CopyButton} text=${location.origin + href(route.value.path, Object.fromEntries(route.value.query))} label="Copy link" />
-        <button type="button" class="btn" aria-label="Close" title="Close (Esc)" onClick=${() => run.close()}>✕</button>
+        <${CopyButton} text=${location.origin + href(route.value.path, Object.fromEntries(route.value.query))}
+          label="Copy link" />
+        <button type="button" class="btn" aria-label="Close" title="Close (Esc)"
+          onClick=${() => run.close()}>✕</button>
       </span>
     </header>
     ${answer.error ? html`<${Problem} error=${answer.error} retry=${answer.retry} />`
@@ -220,7 +228,11 @@ export function Drawer({ run }) {
   </section>`;
 }
 
-/** The server's answer on a node at the moment shown, asked for again as the run goes on. @param {Run} run @param {string} id */
+/**
+ * The server's answer on a node at the moment shown, asked for again as the run goes on.
+ * @param {Run} run
+ * @param {string} id
+ */
 function useNode(run, id) {
   const [got, setGot] = useState(/** @type {{at: number|null, node: any, error: any}|null} */ (null));
   const [tries, setTries] = useState(0);
@@ -267,12 +279,14 @@ function Node({ run, node }) {
       ${(state?.lost_s ?? 0) > 0 && html`<dt>Lost</dt><dd class="dw-num">${duration(state?.lost_s ?? null)} <span class="muted">
         in failed attempts and backoff</span></dd>`}
       ${state?.started && html`<dt>Started</dt><dd><${Time} ts=${state.started} as="absolute" /></dd>`}
-      ${touches.length > 0 && html`<dt>Touches</dt><dd class="mono dw-break">${touches.map((/** @type {string} */ path) =>
+      ${touches.length > 0
+    && html`<dt>Touches</dt><dd class="mono dw-break">${touches.map((/** @type {string} */ path) =>
     html`<div>${visible(path)}</div>`)}</dd>`}
       ${spec && html`<dt>Needs</dt><dd>${node.needs.length ? html`<${Links} run=${run} ids=${node.needs} />` : 'nothing'}</dd>
         <dt>Unblocks</dt><dd>${node.unblocks.length ? html`<${Links} run=${run} ids=${node.unblocks} />` : 'nothing'}</dd>`}
       ${spec && spec.parallel_safe === false && html`<dt>Parallel</dt><dd>runs alone (parallel_safe is false)</dd>`}
-      ${typeof spec?.estimated_loc === 'number' && html`<dt>Estimated</dt><dd class="dw-num">${count(spec.estimated_loc)} lines</dd>`}
+      ${typeof spec?.estimated_loc === 'number'
+    && html`<dt>Estimated</dt><dd class="dw-num">${count(spec.estimated_loc)} lines</dd>`}
       ${state && usageOf(/** @type {any} */ (state).usage)}
       ${spawned.length > 0 && html`<dt>Agent runs</dt><dd>${spawned.map((/** @type {string} */ other) => html`<div><a
         class="mono" href=${href(`/runs/${encodeURIComponent(other)}`)}>${visible(other)}</a></div>`)}</dd>`}
@@ -280,12 +294,15 @@ function Node({ run, node }) {
     <p class="dw-acts">
       <button type="button" class="btn" aria-pressed=${run.chainOf.value === node.node_id ? 'true' : 'false'}
         title="What holds it and what it holds ( b )" onClick=${() => run.toggleChain()}>Chain in the graph</button>
-      <button type="button" class="btn" aria-pressed=${run.logNode.value === node.node_id ? 'true' : 'false'} onClick=${() => {
+      <button type="button" class="btn"
+        aria-pressed=${run.logNode.value === node.node_id ? 'true' : 'false'} onClick=${() => {
     run.logNode.value = run.logNode.peek() === node.node_id ? null : node.node_id;
   }}>Only its events</button></p>
     <${Attempts} run=${run} node=${node} />
-    ${commands.length > 0 && html`<details class="dw-declared" open=${node.attempts.length === 0}><summary>Checks as declared</summary>
-      <ol>${commands.map((/** @type {string} */ command) => html`<li class="mono dw-break">${visible(command)}</li>`)}</ol></details>`}
+    ${commands.length > 0
+    && html`<details class="dw-declared" open=${node.attempts.length === 0}><summary>Checks as declared</summary>
+      <ol>${commands.map((/** @type {string} */ command) => html`
+        <li class="mono dw-break">${visible(command)}</li>`)}</ol></details>`}
     <${History} recent=${node.recent} id=${node.node_id} />`;
 }
 
@@ -335,12 +352,15 @@ function Attempt({ run, attempt, isNamed, check }) {
   const [isOpen, setIsOpen] = useState(isNamed);
   const failed = attempt.checks.filter((/** @type {any} */ one) => one.rc !== 0).length;
   const total = attempt.checks.length;
-  const how = attempt.converged ? 'all checks passed' : failed ? `${failed} of ${plural(total, 'check')} failed` : 'not converged';
-  return html`<details class="dw-attempt" open=${isOpen} onToggle=${(/** @type {any} */ event) => setIsOpen(event.target.open)}>
+  const how = attempt.converged ? 'all checks passed'
+    : failed ? `${failed} of ${plural(total, 'check')} failed` : 'not converged';
+  return html`<details class="dw-attempt" open=${isOpen}
+    onToggle=${(/** @type {any} */ event) => setIsOpen(event.target.open)}>
     <summary>${glyph('node', attempt.converged ? 'done' : 'failed')} <span>Attempt ${attempt.attempt}
       ${' · '}${duration(attempt.duration_s)} · ${how}${
     attempt.backoff_s !== null && `, waited ${duration(attempt.backoff_s)}`}</span></summary>
-    ${isOpen && html`<ol class="dw-checks">${attempt.checks.map((/** @type {any} */ one, /** @type {number} */ at) => html`
+    ${isOpen && html`<ol class="dw-checks">${attempt.checks.map((
+    /** @type {any} */ one, /** @type {number} */ at) => html`
       <${Check} key=${at} check=${one} isNamed=${check === String(at)} onLink=${() =>
     setQuery({ attempt: String(attempt.attempt), check: String(at) }, { replace: true })} />`)}</ol>
     <p class="muted dw-when"><button type="button" class="rd-more" onClick=${() => run.seek(attempt.seq)}>Show event ${
@@ -358,19 +378,23 @@ function Check({ check, isNamed, onLink }) {
   return html`<li ref=${own} class=${`dw-check${isNamed ? ' dw-named' : ''}`}>
     <div>${hasTail && html`<span class="dw-copy"><${CopyButton} text=${check.tail} label="Copy output" /></span>`}${
     glyph('audit', failed ? 'fail' : 'pass')} <button type="button" class="dw-command mono" title="Link to this check"
-      onClick=${onLink}>${command}</button> <span class="muted">exit ${exitCode(check.rc)} · ${duration(check.duration_s)}</span></div>
+      onClick=${onLink}>${command}</button> <span
+      class="muted">exit ${exitCode(check.rc)} · ${duration(check.duration_s)}</span></div>
     ${hasTail && html`<${Tail} text=${check.tail} truncated=${check.truncated} command=${command} />`}
   </li>`;
 }
 
-/** The end of a check's output, opened at its end: that is where it says what is wrong. */
-/** @param {{text: string, truncated: boolean, command: string}} props */
+/**
+ * The end of a check's output, opened at its end: that is where it says what is wrong.
+ * @param {{text: string, truncated: boolean, command: string}} props
+ */
 function Tail({ text, truncated, command }) {
   const pane = useRef(/** @type {HTMLPreElement|null} */ (null));
   useLayoutEffect(() => { if (pane.current) pane.current.scrollTop = pane.current.scrollHeight; }, [text]);
   return html`<div class="dw-tail">
     <pre ref=${pane} tabindex="0" role="region" aria-label=${`Output of ${command}`}>${truncated
-    && html`<span class="muted">Earlier output was cut. Last ${count(TAIL_CHARACTERS)} characters.${'\n'}</span>`}${visible(text)}</pre></div>`;
+    && html`<span class="muted">Earlier output was cut. Last ${count(TAIL_CHARACTERS)} characters.${'\n'}</span>`}${
+    visible(text)}</pre></div>`;
 }
 
 /** @param {{recent: any[], id: string}} props */
@@ -378,7 +402,8 @@ function History({ recent, id }) {
   if (!recent?.length) return null;
   return html`<section aria-labelledby="dw-history"><h3 id="dw-history">Before, in ${plural(recent.length, 'run')}</h3>
     <ul class="dw-history">${recent.map((past) => {
-    const words = `${describe('result', past.result).word} in ${past.run_id}, ${plural(past.attempts, 'attempt')}, ${duration(past.duration_s)}`;
+    const words = `${describe('result', past.result).word} in ${past.run_id}, ${
+      plural(past.attempts, 'attempt')}, ${duration(past.duration_s)}`;
     return html`<li key=${past.run_id}><a href=${href(`/runs/${encodeURIComponent(past.run_id)}`, { node: id })}
         title=${words} aria-label=${words}>${glyph('result', past.result)}</a></li>`;
   })}</ul><p class="muted dw-when">newest right</p></section>`;

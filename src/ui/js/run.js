@@ -593,7 +593,12 @@ export class Run {
 
   // ---- selecting ----------------------------------------------------------------------------------------------------
 
-  /** Opens the drawer of a node. @param {string} nodeId @param {Element|null} [invoker] @param {boolean} [takesFocus] */
+  /**
+   * Opens the drawer of a node.
+   * @param {string} nodeId
+   * @param {Element|null} [invoker]  where the focus goes back to
+   * @param {boolean} [takesFocus]
+   */
   open(nodeId, invoker = null, takesFocus = true) {
     this.wantsFocus = takesFocus;
     if (invoker) this.invoker = invoker;
@@ -652,7 +657,10 @@ export class Run {
   }
 }
 
-/** What the page needs of a graph.json: the Dag draws what is valid of it, and the findings tell what is not. @param {any} file */
+/**
+ * What the page needs of a graph.json: the Dag draws what is valid of it, and the findings tell what is not.
+ * @param {any} file
+ */
 function known(file) {
   /** @type {any[]} */
   const nodes = (Array.isArray(file?.nodes) ? file.nodes : []).filter((/** @type {any} */ node) =>
@@ -699,7 +707,7 @@ function told(event) {
   }
 }
 
-// ---- the page ---------------------------------------------------------------------------------------------------------
+// ---- the page -------------------------------------------------------------------------------------------------------
 
 /** @param {{route: any}} props */
 export function Page({ route }) {
@@ -732,7 +740,8 @@ export function Page({ route }) {
 function Loading({ runId }) {
   return html`<div class="rd-page"><header class="rd-head"><div class="rd-line">
     <span class="muted rd-crumb"><a href=${href('/runs')}>Runs</a> /</span><h1 class="mono">${visible(runId)}</h1></div>
-    <div class="rd-waiting"><p class="rd-verdict"><span class="skeleton rd-skeleton-line"></span></p><div class="rd-bar"></div>
+    <div class="rd-waiting"><p class="rd-verdict"><span class="skeleton rd-skeleton-line"></span></p>
+    <div class="rd-bar"></div>
     <div class="rd-counts"><span class="skeleton rd-skeleton-line"></span></div></div></header>
     <div class="rd-body rd-waiting"><aside class="rd-rail"><div class="skeleton rd-skeleton-card"></div>
       <div class="skeleton rd-skeleton-card"></div></aside></div></div>`;
@@ -769,8 +778,10 @@ function RunPage({ run }) {
     ${narrow.value && html`<${Tabs} run=${run} views=${NARROW_VIEWS} />`}
     <div class="rd-body">
       <section class=${`rd-centre rd-view-${view}`} aria-label="Run">
-        ${!narrow.value && html`<div class="rd-tools"><${Tabs} run=${run} views=${VIEWS} /><${Filter} run=${run} /></div>`}
-        ${narrow.value && shows('graph', 'timeline', 'nodes') && html`<div class="rd-tools"><${Filter} run=${run} /></div>`}
+        ${!narrow.value && html`<div class="rd-tools"><${Tabs} run=${run} views=${VIEWS} />
+          <${Filter} run=${run} /></div>`}
+        ${narrow.value && shows('graph', 'timeline', 'nodes')
+    && html`<div class="rd-tools"><${Filter} run=${run} /></div>`}
         <div class="rd-stage">
           ${shows('both', 'graph') && html`<${GraphPane} run=${run} />`}
           ${shows('both') && html`<${Splitter} />`}
@@ -814,7 +825,8 @@ function showAround(run) {
   if (!state) return;
   const { failed } = run.counts.value;
   const { set, value, word } = runState(state);
-  setTitle(`${failed ? `✖ ${failed} failed` : word} · ${run.id}`, failed ? { set: 'node', value: 'failed' } : { set, value });
+  setTitle(`${failed ? `✖ ${failed} failed` : word} · ${run.id}`,
+    failed ? { set: 'node', value: 'failed' } : { set, value });
 }
 
 /** @param {Run} run */
@@ -851,7 +863,7 @@ function useKeys(run) {
 
 const railShut = signal(false);
 
-// ---- header -----------------------------------------------------------------------------------------------------------
+// ---- header ---------------------------------------------------------------------------------------------------------
 
 /** @param {{run: Run}} props */
 function Header({ run }) {
@@ -862,8 +874,8 @@ function Header({ run }) {
   const shown = state && runState(state);
   const path = finding(run, 'critical_path');
   const events = run.lastSeq() + 1;
-  const failures = [counts.failed && `${count(counts.failed)} failed`, counts.blocked && `${count(counts.blocked)} blocked`]
-    .filter(Boolean).join(', ');
+  const failures = [counts.failed && `${count(counts.failed)} failed`,
+    counts.blocked && `${count(counts.blocked)} blocked`].filter(Boolean).join(', ');
   return html`<header class="rd-head">
     <div class="rd-line">
       <span class="muted rd-crumb"><a href=${href('/runs')}>Runs</a> /</span>
@@ -956,7 +968,8 @@ function Notices({ run }) {
   const problems = run.problems.value;
   const { notice } = run;
   return html`<div class="rd-notices">
-    ${stalled && run.dismissedAt.value !== run.state.value?.next_seq && html`<${Stalled} run=${run} found=${stalled} />`}
+    ${stalled && run.dismissedAt.value !== run.state.value?.next_seq
+    && html`<${Stalled} run=${run} found=${stalled} />`}
     ${notice.value !== null && html`<div class="banner rd-banner"><span>${notice.value}</span>
       <button type="button" class="btn" onClick=${() => { notice.value = null; }}>Dismiss</button></div>`}
     ${problems && (problems.ledger.skipped > 0 || problems.items.length > 0)
@@ -969,7 +982,8 @@ function Stalled({ run, found }) {
   const slowest = found.evidence.slowest_attempt_s;
   const words = `${found.message}${slowest !== null && slowest !== undefined
     ? ` The slowest attempt so far took ${duration(slowest)}.` : ''}`;
-  const buttons = html`${found.seq !== null && html`<button type="button" class="btn" onClick=${() => run.seek(found.seq)}>
+  const buttons = html`${found.seq !== null && html`<button type="button" class="btn"
+      onClick=${() => run.seek(found.seq)}>
       Show last event</button>`}
     <button type="button" class="btn" onClick=${() => { run.dismissedAt.value = run.state.peek()?.next_seq ?? -1; }}>
       Dismiss</button>`;
@@ -978,7 +992,8 @@ function Stalled({ run, found }) {
     return html`<details class="banner warn rd-banner rd-unread" role="alert"><summary>${glyph('audit', 'warn')} ${
       words.split(',')[0]}</summary><p>${words}</p><div class="seg">${buttons}</div></details>`;
   }
-  return html`<div class="banner warn rd-banner" role="alert"><span>${glyph('audit', 'warn')} ${words}</span>${buttons}</div>`;
+  return html`<div class="banner warn rd-banner" role="alert">
+    <span>${glyph('audit', 'warn')} ${words}</span>${buttons}</div>`;
 }
 
 /** @param {{problems: any}} props */
@@ -995,7 +1010,7 @@ function Unread({ problems }) {
     item.line}</span>: ${visible(item.reason)}</li>`)}</ul></details>`;
 }
 
-// ---- tabs, filter, rail -----------------------------------------------------------------------------------------------
+// ---- tabs, filter, rail ---------------------------------------------------------------------------------------------
 
 /** @param {{run: Run, views: {[name: string]: string}}} props */
 function Tabs({ run, views }) {
@@ -1016,7 +1031,10 @@ function Filter({ run }) {
   const matching = run.matching.value;
   return html`<span class="rd-filter">
     ${matching && html`<span class="muted num">${count(matching.size)} of ${count(run.statuses.value.size)}</span>
-      <button type="button" class="btn" onClick=${() => { setWritten(''); setQuery({ f: null, q: null }, { replace: true }); }}>
+      <button type="button" class="btn" onClick=${() => {
+    setWritten('');
+    setQuery({ f: null, q: null }, { replace: true });
+  }}>
         Clear</button>`}
     <input id="rd-filter" type="search" placeholder="Filter nodes ( / )" aria-label="Filter nodes" value=${written}
       onInput=${(/** @type {any} */ event) => write(event.target.value)}
@@ -1046,7 +1064,7 @@ function RailPane({ run }) {
     <p class="muted rd-foot">Read-only: this page changes nothing of a run.</p></aside>`;
 }
 
-// ---- islands ----------------------------------------------------------------------------------------------------------
+// ---- islands --------------------------------------------------------------------------------------------------------
 
 /** @param {{run: Run}} props */
 function GraphPane({ run }) {
@@ -1259,7 +1277,7 @@ function LogPane({ run }) {
   return html`<section class="rd-log" aria-label="Events" ref=${host}></section>`;
 }
 
-// ---- nodes tab --------------------------------------------------------------------------------------------------------
+// ---- nodes tab ------------------------------------------------------------------------------------------------------
 
 /**
  * @typedef {{id: string, status: string, deliverable: string, attempts: number|null, running_s: number|null,
@@ -1347,7 +1365,8 @@ function NodesPane({ run }) {
           : now.direction === 'ascending' ? { name, direction: 'descending' } : null;
         list.sorted(order.value?.name ?? null, order.value?.direction);
       },
-    }, { label: 'Nodes', rowHeight: (/** @type {number} */ width) => (width < 760 ? 48 : 32), columns: COLUMNS.map(({ name, label }) => ({ name, label, sort: true,
+    }, { label: 'Nodes', rowHeight: (/** @type {number} */ width) => (width < 760 ? 48 : 32),
+      columns: COLUMNS.map(({ name, label }) => ({ name, label, sort: true,
       className: `rd-cell-${name}` })) });
     const off = effect(() => list.items(ordered(nodeRows(run), order.value)));
     const offSelected = effect(() => {
