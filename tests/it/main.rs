@@ -1,6 +1,7 @@
 //! The tests, through the public surface: HTTP, files, the binary. One binary, for link time.
 //!
 //! - `facts`: lines, graphs and the fold, as properties.
+//! - `pages`: how the UI reaches a browser.
 //! - `golden`: same events, same requests, same bytes; the snapshots are shared by both builds.
 //! - `across`: agents, audits, nodes and comparisons, held against a second opinion.
 //! - `ingest`: exactly once, all or nothing, durable.
@@ -33,6 +34,7 @@ mod hostile;
 mod imports;
 mod ingest;
 mod insight;
+mod pages;
 mod producers;
 mod push;
 mod schema;

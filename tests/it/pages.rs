@@ -1,0 +1,67 @@
+//! How the UI reaches a browser. If these fail, a page comes without its files, or an old file stays for ever.
+
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
+use sha2::{Digest as _, Sha256};
+
+use crate::backend;
+
+/// Every file that a page names.
+fn named(page: &str) -> Vec<String> {
+    let names: Vec<String> = page.split('"').filter(|part| part.starts_with("/a/")).map(str::to_owned).collect();
+    assert!(names.len() >= 5, "{page}");
+    names
+}
+
+#[test]
+fn each_page_names_its_files_and_they_are_kept_for_ever() {
+    let kitchen = backend::empty();
+    let list = kitchen.get("/runs");
+    for path in ["/", "/runs", "/runs/release-318", "/agents", "/agents/coder", "/audits", "/nodes", "/compare"] {
+        let page = kitchen.get(path);
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
+        assert_eq!(page.header("cache-control"), "private, no-cache", "{path}");
+        for name in named(&page.text()) {
+            let plain = kitchen.get(&name);
+            assert_eq!(plain.status, 200, "{name} of {path}");
+            assert_eq!(plain.header("cache-control"), "public, max-age=31536000, immutable", "{name}");
+            assert_eq!(plain.header("vary"), "Accept-Encoding", "{name}");
+            let coded = kitchen.send("GET", &name, &[("accept-encoding", "br;q=0.9, gzip")], None);
+            assert_eq!(coded.header("content-encoding"), "gzip", "{name}");
+            let mut decoded = Vec::new();
+            GzDecoder::new(&*coded.body).read_to_end(&mut decoded).unwrap();
+            assert!(decoded == plain.body && coded.body.len() < plain.body.len(), "{name}");
+            let refused = kitchen.send("GET", &name, &[("accept-encoding", "gzip;q=0, identity")], None);
+            assert!(refused.header("content-encoding") != "gzip" && refused.body == plain.body, "{name}");
+            let etag = plain.header("etag").to_owned();
+            assert_eq!(kitchen.send("GET", &name, &[("if-none-match", &etag)], None).status, 304, "{name}");
+        }
+    }
+    assert_eq!(kitchen.get("/runs").text(), list.text());
+}
+
+#[test]
+fn a_file_of_another_version_is_not_found() {
+    let kitchen = backend::empty();
+    let page = kitchen.get("/").text();
+    let style = named(&page).into_iter().find(|name| name.ends_with(".css")).expect("a style sheet");
+    let hash = style.split('/').nth(2).expect("a hash");
+    for target in [
+        style.replace(hash, "0123456789abcdef"),
+        style.replace(hash, ""),
+        style.replace("kahn.css", "css/00-tokens.css"),
+        style.replace("kahn.css", "index.html"),
+        style.replace("kahn.css", "vendor/NOTICE"),
+        style.replace("kahn.css", "../Cargo.toml"),
+        style.replace("kahn.css", ""),
+    ] {
+        assert_eq!(kitchen.get(&target).status, 404, "{target}");
+    }
+}
+
+#[test]
+fn the_runtime_is_the_one_that_was_made() {
+    let told = include_str!("../../src/ui/vendor/ui-runtime.js.sha256").split(' ').next().expect("a hash");
+    assert_eq!(hex::encode(Sha256::digest(include_bytes!("../../src/ui/vendor/ui-runtime.js"))), told);
+}
