@@ -18,6 +18,7 @@ use futures_util::StreamExt as _;
 use tokio_util::codec::{Decoder as _, Encoder as _};
 
 use crate::http::error::ApiError;
+use crate::http::principal::{BEARER_PROTOCOL, offered_bearer};
 
 /// The largest message that a client may send, in bytes.
 pub(super) const MAX_INCOMING: usize = 4 * 1024;
@@ -38,6 +39,10 @@ pub(super) fn upgrade(request: &HttpRequest, payload: web::Payload) -> Result<(H
         return Err(not_a_websocket());
     }
     let mut response = ws::handshake(request.head()).map_err(|_| not_a_websocket())?;
+    if offered_bearer(request.headers()).is_some() {
+        // A browser gives the connection up unless one of the protocols that it offered is chosen.
+        response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, BEARER_PROTOCOL));
+    }
     let outbox = Outbox::default();
     let body = Body(Rc::clone(&outbox.0)).boxed();
     let response = response.message_body(body).map_err(|error| {

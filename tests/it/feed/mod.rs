@@ -295,3 +295,21 @@ fn the_server_gives_signs_of_life_and_says_goodbye() {
         assert_eq!(ended.join().expect("it ended"), Some(0));
     });
 }
+
+/// A browser's socket takes no Authorization header: without this the page is never live where a key is asked for.
+#[test]
+fn a_page_offers_its_key_as_a_protocol() {
+    let kitchen = backend::with_samples();
+    let offer = |token: &str| {
+        let url = kitchen.server.url.replace("http://", "ws://") + "/ws/live";
+        let mut request = url.into_client_request().expect("a request");
+        let offered = format!("kahn.bearer, {token}").parse().expect("a header");
+        request.headers_mut().insert("sec-websocket-protocol", offered);
+        block_on(tokio_tungstenite::connect_async(request))
+    };
+    let key = kitchen.reader().map(|bearer| bearer.replace("Bearer ", ""));
+    let (_, response) = offer(key.as_deref().unwrap_or("none")).expect("a socket");
+    assert_eq!(response.headers()["sec-websocket-protocol"], "kahn.bearer");
+    // Where no key is asked for none is looked at.
+    assert_eq!(offer("none").is_ok(), key.is_none());
+}
