@@ -336,7 +336,8 @@ fn a_path_that_names_nothing_is_not_found() {
                     .replace(part, odd)
                     .replace("{run_id}", RUN)
                     .replace("{node_id}", "api-events")
-                    .replace("{file:.*}", "kahn.css");
+                    .replace("{file:.*}", "kahn.css")
+                    .replace("{hash}", "0123456789abcdef");
                 let content_type = if method == "PUT" { "\r\nContent-Type: application/json" } else { "" };
                 let reply = wire.ask(&(head(&kitchen, &method, &target) + content_type), b"");
                 let wanted = if method == "GET" { 404 } else { 400 };
