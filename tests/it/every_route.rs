@@ -1,6 +1,8 @@
 //! What holds on every route, walked from the table of routes: a route that is added is held to all of it. If these fail,
 //! some address answers without its guards, or takes what it should refuse.
 
+use std::sync::LazyLock;
+
 use kahn::http::route_table;
 
 use crate::backend;
@@ -45,11 +47,14 @@ impl Address {
     }
 }
 
+/// The hash under which this build serves the files of the UI.
+static UI_HASH: LazyLock<String> = LazyLock::new(|| {
+    let page = backend::empty().get("/").text();
+    page.split("/a/").nth(1).and_then(|rest| rest.split('/').next()).expect("the page names its files").to_owned()
+});
+
 /// Every route of the table.
 pub(crate) fn addresses() -> Vec<Address> {
-    let page = backend::with_samples().get("/").text();
-    let hash =
-        page.split("/a/").nth(1).and_then(|rest| rest.split('/').next()).expect("the page names its files").to_owned();
     let addresses: Vec<Address> = route_table()
         .into_iter()
         .map(|(method, pattern)| {
@@ -57,7 +62,7 @@ pub(crate) fn addresses() -> Vec<Address> {
                 .replace("{run_id}", RUN)
                 .replace("{node_id}", "api-events")
                 .replace("{agent_id}", "coder")
-                .replace("{hash}", &hash)
+                .replace("{hash}", &UI_HASH)
                 .replace("{file:.*}", "kahn.css")
                 .replace("{code}", "not-found");
             assert!(!target.contains('{'), "{pattern}: say here what stands for it");
