@@ -3,7 +3,6 @@
 //! Nothing here reads a file. Locks are taken in this order: a run's tail, its data, the listing; none is held over I/O that
 //! an answer waits for.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
@@ -11,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use tokio::sync::broadcast;
 
 use super::commit::Commits;
+use super::ordered::{self, Ordered};
 use super::tail::{Ends, Tail};
 use crate::archive_reader::Identity;
 use crate::contract::{Change, Loaded, Spawned};
@@ -226,24 +226,9 @@ pub(super) struct Listing {
     /// The listed runs.
     rows: HashMap<RunId, Arc<Summary>>,
     /// The listed runs, newest start first.
-    newest_first: BTreeMap<StartKey, Arc<Summary>>,
+    newest_first: Ordered,
     /// The listed runs that a run started, by start.
     children: HashMap<String, BTreeMap<ChildKey, Spawned>>,
-}
-
-/// A row's place among the newest first: nulls last, ties by run_id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct StartKey {
-    is_null: bool,
-    started: Reverse<Option<i64>>,
-    run_id: RunId,
-}
-
-impl StartKey {
-    pub(super) fn new(started: Option<Timestamp>, run_id: &RunId) -> Self {
-        let millis = started.map(Timestamp::millis);
-        Self { is_null: millis.is_none(), started: Reverse(millis), run_id: run_id.clone() }
-    }
 }
 
 type ChildKey = (Option<Timestamp>, RunId);
@@ -409,7 +394,7 @@ impl Listing {
     }
 
     /// The listed runs, newest start first.
-    pub(super) fn newest_first(&self) -> &BTreeMap<StartKey, Arc<Summary>> {
+    pub(super) fn newest_first(&self) -> &Ordered {
         &self.newest_first
     }
 
@@ -432,7 +417,7 @@ impl Listing {
             places.iter().flatten().for_each(|(parent, _)| self.renew(&parent.run_id));
         }
         if let Some(old) = old {
-            self.newest_first.remove(&StartKey::new(old.started, run_id));
+            self.newest_first.remove(ordered::key(old.started, run_id));
             if let Some(parent) = &old.parent
                 && let Some(children) = self.children.get_mut(&parent.run_id)
             {
@@ -448,7 +433,7 @@ impl Listing {
                 let children = self.children.entry(parent.run_id.clone()).or_default();
                 children.insert((summary.started, run_id.clone()), child);
             }
-            self.newest_first.insert(StartKey::new(summary.started, run_id), summary);
+            self.newest_first.insert(summary);
         }
     }
 }

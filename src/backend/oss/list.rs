@@ -1,17 +1,15 @@
 //! Pages of runs from the index.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
-use super::index::{Listing, StartKey};
-use crate::contract::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey};
-use crate::domain::Timestamp;
+use super::index::Listing;
+use crate::contract::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort};
 use crate::reduce::Summary;
 
 /// Whether the page costs little however many runs there are.
 pub(super) fn is_cheap(query: &ListQuery, listing: &Listing) -> bool {
     const FEW: usize = 2000;
-    listing.newest_first().len() <= FEW || (is_newest_first(query) && takes_all(&query.filter))
+    listing.newest_first().len() <= FEW || (is_newest_first(query) && takes_rest(&query.filter))
 }
 
 /// The page.
@@ -19,7 +17,7 @@ pub(super) fn page(listing: &Listing, query: &ListQuery) -> ListPage {
     let filter = &query.filter;
     let changes = |row: &Arc<Summary>| filter.changes_at(row);
     let changes_at =
-        if filter.depends_on_now() { listing.newest_first().values().filter_map(changes).min() } else { None };
+        if filter.depends_on_now() { listing.newest_first().iter().filter_map(changes).min() } else { None };
     ListPage { changes_at, ..rows(listing, query) }
 }
 
@@ -27,7 +25,7 @@ fn rows(listing: &Listing, query: &ListQuery) -> ListPage {
     let rows = listing.newest_first();
     if !is_newest_first(query) {
         let mut keyed: Vec<_> =
-            rows.values().filter(|row| query.filter.fits(row)).map(|row| (query.sort.key(row), row)).collect();
+            rows.iter().filter(|row| query.filter.fits(row)).map(|row| (query.sort.key(row), row)).collect();
         keyed.sort_by(|(a, _), (b, _)| a.compare(b, query.order));
         let total = keyed.len() as u64;
         let from = match &query.position {
@@ -36,25 +34,31 @@ fn rows(listing: &Listing, query: &ListQuery) -> ListPage {
         };
         return cut(keyed[from..].iter().map(|(_, row)| *row), query.limit, total);
     }
-    let takes_all = takes_all(&query.filter);
-    let total =
-        if takes_all { rows.len() as u64 } else { rows.values().filter(|row| query.filter.fits(row)).count() as u64 };
-    let fits = |row: &&Arc<Summary>| takes_all || query.filter.fits(row);
+    let filter = &query.filter;
+    // Rows that started too late stand before all others.
+    let first = rows.partition_point(|row| filter.started_by.is_some_and(|by| row.started.is_some_and(|at| at > by)));
+    let takes_rest = takes_rest(filter);
+    let fits = |row: &&Arc<Summary>| takes_rest || filter.fits(row);
+    let total = if takes_rest { rows.len() - first } else { rows.from(first).filter(fits).count() } as u64;
     match &query.position {
         ListPosition::Offset(skip) => {
             let skip = usize::try_from(*skip).unwrap_or(usize::MAX);
-            cut(rows.values().filter(fits).skip(skip), query.limit, total)
+            if takes_rest {
+                cut(rows.from(first.saturating_add(skip)), query.limit, total)
+            } else {
+                cut(rows.from(first).filter(fits).skip(skip), query.limit, total)
+            }
         }
         ListPosition::After(after) => {
-            let behind = rows.range((Bound::Excluded(start_key(after)), Bound::Unbounded));
-            cut(behind.map(|(_, row)| row).filter(fits), query.limit, total)
+            let behind = rows.partition_point(|row| query.sort.key(row).compare(after, query.order).is_le());
+            cut(rows.from(behind.max(first)).filter(fits), query.limit, total)
         }
     }
 }
 
 /// The summaries that are selected, in the order of aggregates.
 pub(super) fn summaries(listing: &Listing, selection: Selection) -> Vec<Arc<Summary>> {
-    let oldest_first = listing.newest_first().values().rev();
+    let oldest_first = listing.newest_first().iter().rev();
     let mut selected: Vec<_> = oldest_first.filter(|row| selection.fits(row)).cloned().collect();
     // Sorted but for nulls and for runs that began in the same millisecond, which this sort makes cheap.
     selected
@@ -71,8 +75,8 @@ fn is_newest_first(query: &ListQuery) -> bool {
     query.sort == Sort::Started && query.order == Order::Desc
 }
 
-/// Whether the filter asks for nothing.
-fn takes_all(filter: &Filter) -> bool {
+/// Whether the filter asks for nothing but when a run started at the latest.
+fn takes_rest(filter: &Filter) -> bool {
     let Filter {
         now: _,
         stall_after_ms: _,
@@ -87,18 +91,10 @@ fn takes_all(filter: &Filter) -> bool {
         last_event_from: None,
         since: None,
         until: None,
-        started_by: None,
+        started_by: _,
     } = filter
     else {
         return false;
     };
     true
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the key was made of whole milliseconds; another one is only a place"
-)]
-fn start_key(after: &SortKey) -> StartKey {
-    StartKey::new(after.value.map(|millis| Timestamp::from_millis(millis as i64)), &after.run_id)
 }

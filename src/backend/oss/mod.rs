@@ -9,6 +9,7 @@ mod ear;
 mod index;
 mod list;
 mod local;
+mod ordered;
 mod put_graph;
 mod read;
 mod tail;

@@ -199,7 +199,7 @@ impl Rounds {
         let now = Instant::now();
         let live: Vec<RunId> = {
             let listing = shared.index.listing();
-            let live = listing.newest_first().values().filter(|summary| summary.ended.is_none());
+            let live = listing.newest_first().iter().filter(|summary| summary.ended.is_none());
             live.map(|summary| summary.run_id.clone()).collect()
         };
         self.hot.extend(live.iter().take(MOST_HOT).map(|run_id| (run_id.clone(), now)));
