@@ -7,6 +7,7 @@ use actix_web::HttpRequest;
 use super::error::ApiError;
 use super::params::Params;
 use super::principal::authorize;
+use super::routes::run_segment;
 use crate::contract::{Loaded, Principal, Scope};
 use crate::domain::{MAX_INT, RunId, Timestamp};
 use crate::reduce::{RunState, Summary};
@@ -17,7 +18,7 @@ pub(super) const REPLACED_AT_MOST: usize = 3;
 
 /// The run that the path names. What cannot be a run_id names no run.
 pub(super) fn run_id(request: &HttpRequest) -> Result<RunId, ApiError> {
-    request.match_info().get("run_id").and_then(RunId::parse).ok_or_else(ApiError::unknown_run)
+    RunId::parse(run_segment(request)).ok_or_else(ApiError::unknown_run)
 }
 
 /// The answer when the log was replaced each time that it was read.

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::answer;
 use super::error::ApiError;
 use super::moment::{Asked, Moment, REPLACED_AT_MOST, log_replaced};
+use super::routes::node_segment;
 use crate::contract::{Filter, GraphFile, ListPosition, ListQuery, Order, Principal, ReadLimit, Sort, StoreError};
 use crate::domain::event::{Kind, NodeStatus, Obj};
 use crate::domain::{Event, EventBody, RunId, Timestamp, Usage, parse_line};
@@ -31,7 +32,7 @@ const ONE_LINE: ReadLimit = ReadLimit { lines: 1, bytes: 1 };
 
 pub(super) async fn node(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let asked = Asked::read(&request, &services).await?;
-    let node_id = request.match_info().get("node_id").unwrap_or_default();
+    let node_id = node_segment(&request);
     for _ in 0..REPLACED_AT_MOST {
         let moment = asked.moment(&services).await?;
         let has_node = moment.state.nodes.contains_key(node_id) || is_planned(&moment, node_id);

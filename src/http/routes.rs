@@ -1,7 +1,8 @@
 //! The table of routes.
 
+use actix_web::guard::GuardContext;
 use actix_web::http::{Method, StatusCode, header};
-use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, guard, web};
+use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Scope, guard, web};
 
 use super::error::ApiError;
 use super::{aggregates, compare, diagnostics, feed, ingest, list, meta, nodes, pages, runs};
@@ -10,7 +11,14 @@ use super::{aggregates, compare, diagnostics, feed, ingest, list, meta, nodes, p
 struct Route {
     method: Method,
     pattern: &'static str,
-    resource: Resource,
+    services: Services,
+}
+
+/// What answers there.
+enum Services {
+    Resource(Resource),
+    /// In the order in which they are tried.
+    OfRun([Scope; 2]),
 }
 
 /// Every route of both builds.
@@ -54,9 +62,52 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     // Addresses are tried in this order, and a pattern costs far more than a comparison.
     routes.sort_by_key(|route| route.pattern.contains('{'));
     for route in routes {
-        config.service(route.resource);
+        match route.services {
+            Services::Resource(resource) => {
+                config.service(resource);
+            }
+            Services::OfRun(scopes) => {
+                scopes.into_iter().for_each(|scope| {
+                    config.service(scope);
+                });
+            }
+        }
     }
     config.default_service(web::to(nothing_here));
+}
+
+const RUNS: &str = "/api/runs";
+/// What is asked of one run begins with this.
+const RUN: &str = "/api/runs/{run_id}";
+
+/// Whatever comes to this address of a run. A resource would have the library try a regular expression for each pattern,
+/// which costs more than all the rest of a held answer.
+fn of_run(pattern: &'static str) -> Scope {
+    let is_this = move |context: &GuardContext<'_>| fits(pattern, context.head().uri.path());
+    web::scope(RUNS).guard(is_this)
+}
+
+/// Whether a path is one of this pattern: the same segments, and any text where the pattern has a name.
+fn fits(pattern: &str, path: &str) -> bool {
+    let mut given = path.split('/');
+    let is_same = |wanted: &str, given: &str| if wanted.starts_with('{') { !given.is_empty() } else { wanted == given };
+    pattern.split('/').all(|wanted| given.next().is_some_and(|given| is_same(wanted, given))) && given.next().is_none()
+}
+
+/// The run_id in the path.
+pub(super) fn run_segment(request: &HttpRequest) -> &str {
+    // Where a resource took the request, it named its segments.
+    request.match_info().get("run_id").unwrap_or_else(|| segment(request, 3))
+}
+
+/// The node_id in the path of a run's node.
+pub(super) fn node_segment(request: &HttpRequest) -> &str {
+    segment(request, 5)
+}
+
+fn segment(request: &HttpRequest, at: usize) -> &str {
+    // Percent signs are decoded in it, but those that stand for a slash.
+    request.match_info().as_str().split('/').nth(at).unwrap_or_default()
 }
 
 /// Method and pattern of every route, in order; what is read by GET is read by HEAD too.
@@ -71,9 +122,16 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    let reads = web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler);
-    let resource = web::resource(pattern).route(reads).default_service(web::to(|| wrong_method("GET, HEAD")));
-    Route { method: Method::GET, pattern, resource }
+    let reads = || guard::Any(guard::Get()).or(guard::Head());
+    let refused = || web::to(|| wrong_method("GET, HEAD"));
+    let services = if pattern.starts_with(RUN) {
+        let answered = of_run(pattern).guard(reads()).default_service(web::to(handler));
+        Services::OfRun([answered, of_run(pattern).default_service(refused())])
+    } else {
+        let reads = web::route().guard(reads()).to(handler);
+        Services::Resource(web::resource(pattern).route(reads).default_service(refused()))
+    };
+    Route { method: Method::GET, pattern, services }
 }
 
 /// A route with one method that writes.
@@ -86,7 +144,7 @@ where
     let allow = if method == Method::PUT { "PUT" } else { "POST" };
     let route = web::method(method.clone()).to(handler);
     let resource = web::resource(pattern).route(route).default_service(web::to(move || wrong_method(allow)));
-    Route { method, pattern, resource }
+    Route { method, pattern, services: Services::Resource(resource) }
 }
 
 async fn wrong_method(allow: &'static str) -> Result<&'static str, ApiError> {
@@ -96,4 +154,27 @@ async fn wrong_method(allow: &'static str) -> Result<&'static str, ApiError> {
 
 async fn nothing_here(_: HttpRequest) -> Result<&'static str, ApiError> {
     Err(ApiError::of_status(StatusCode::NOT_FOUND))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn a_path_is_of_the_pattern_that_has_its_segments() {
+        let node = "/api/runs/{run_id}/nodes/{node_id}";
+        assert!(fits("/api/runs/{run_id}", "/api/runs/r1") && fits(node, "/api/runs/r1/nodes/a"));
+        for path in ["/api/runs", "/api/runs/", "/api/runs/r1/", "/api/runs/r1/nodes", "/api/run/r1", "api/runs/r1"] {
+            assert!(!fits("/api/runs/{run_id}", path), "{path}");
+        }
+        for path in [
+            "/api/runs/r1",
+            "/api/runs/r1/nodes",
+            "/api/runs/r1/nodes/",
+            "/api/runs/r1/nodes/a/b",
+            "/api/runs//nodes/a",
+        ] {
+            assert!(!fits(node, path), "{path}");
+        }
+    }
 }
