@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytes::Bytes;
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
+use sha2::Sha256;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::contract::Principal;
@@ -69,7 +70,7 @@ impl Span {
 }
 
 /// A finished answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Finished {
     /// Its body.
     pub body: Bytes,
@@ -82,12 +83,14 @@ pub struct Finished {
 }
 
 /// The end of a body that is another one at each moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Moment {
     /// When it was finished.
     pub at: Timestamp,
     /// How many bytes before it are the same at every moment of the span.
     pub behind: usize,
+    /// Those bytes, hashed: the ETag of another moment goes on from there.
+    pub hashed: Sha256,
 }
 
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::answer;
 use super::error::ApiError;
@@ -15,7 +16,7 @@ use super::principal::authorize;
 use super::view::{ListEndView, ListView, RowView};
 use crate::contract::{About, Filter, ListPosition, ListQuery, Order, Scope, Sort, SortKey};
 use crate::domain::event::Kind;
-use crate::domain::id::{is_agent_id, is_node_id, is_run_id, sha256_hex};
+use crate::domain::id::{is_agent_id, is_node_id, is_run_id};
 use crate::domain::{RunId, Timestamp};
 use crate::memory::{Finished, Moment, Span};
 use crate::reduce::{Phase, RunOutcome};
@@ -37,7 +38,7 @@ pub(super) async fn runs(request: HttpRequest, services: web::Data<Services>) ->
     let who = authorize(&services, &request, Scope::Read).await?;
     let question = Question::of(&services, &who, &request, About::Everything);
     if let Some((span, answer)) = question.held() {
-        return match answer.moment.filter(|moment| moment.at != question.now) {
+        return match answer.moment.as_ref().filter(|moment| moment.at != question.now) {
             None => Ok(held::send(&request, &answer)),
             Some(moment) => {
                 let later = at_moment(&answer, moment, question.now)?;
@@ -59,7 +60,7 @@ pub(super) async fn runs(request: HttpRequest, services: web::Data<Services>) ->
     let limit = page.query.limit;
     let link = next_cursor.as_ref().map(|next| format!("</api/runs?cursor={next}&limit={limit}>; rel=\"next\""));
     let end = ListEndView { next_cursor, total: found.total, as_of: None };
-    let mut finished = finish(&head, end, link, now)?;
+    let mut finished = finish((&head, Sha256::new_with_prefix(&head)), end, link, now)?;
     let is_pinned = params.get("as_of").is_some() || params.get("cursor").is_some();
     let span = if is_pinned {
         finished.moment = None;
@@ -71,20 +72,27 @@ pub(super) async fn runs(request: HttpRequest, services: web::Data<Services>) ->
     Ok(held::send(&request, &question.hold(span, finished)))
 }
 
-/// A page: its rows, then what is of the moment. The ETag is that of everything but `as_of`.
-fn finish(head: &[u8], mut end: ListEndView, link: Option<String>, now: Timestamp) -> Result<Finished, ApiError> {
-    let body_with = |end: &ListEndView| -> Result<Vec<u8>, ApiError> {
-        let end = answer::to_json(end)?;
-        Ok([head, b",", end.get(1..).unwrap_or_default()].concat())
+/// A page: its rows, which are hashed already, then what is of the moment. The ETag is that of everything but `as_of`.
+fn finish(
+    (head, hashed): (&[u8], Sha256),
+    mut end: ListEndView,
+    link: Option<String>,
+    now: Timestamp,
+) -> Result<Finished, ApiError> {
+    let rest = |end: &ListEndView| -> Result<Vec<u8>, ApiError> {
+        let mut rest = answer::to_json(end)?;
+        // It goes on where the head stops.
+        rest[0] = b',';
+        Ok(rest)
     };
-    let etag = answer::etag(&sha256_hex(&body_with(&end)?)).into();
+    let etag = answer::etag(&hex::encode(hashed.clone().chain_update(rest(&end)?).finalize())).into();
     end.as_of = Some(now);
-    let moment = Some(Moment { at: now, behind: head.len() });
-    Ok(Finished { body: body_with(&end)?.into(), etag, link, moment })
+    let body = [head, &rest(&end)?].concat().into();
+    Ok(Finished { body, etag, link, moment: Some(Moment { at: now, behind: head.len(), hashed }) })
 }
 
 /// The same page at another moment: nothing but its own `as_of` and the one that its cursor pins differs.
-fn at_moment(page: &Finished, moment: Moment, now: Timestamp) -> Result<Finished, ApiError> {
+fn at_moment(page: &Finished, moment: &Moment, now: Timestamp) -> Result<Finished, ApiError> {
     let (head, end) = page.body.split_at(moment.behind);
     let end = [b"{", end.get(1..).unwrap_or_default()].concat();
     let mut end: ListEndView = serde_json::from_slice(&end).map_err(|error| answer::broken(&error))?;
@@ -98,7 +106,7 @@ fn at_moment(page: &Finished, moment: Moment, now: Timestamp) -> Result<Finished
         end.next_cursor = Some(next);
     }
     end.as_of = None;
-    finish(head, end, link, now)
+    finish((head, moment.hashed.clone()), end, link, now)
 }
 
 /// A question and what a cursor has to pin of it.

@@ -86,6 +86,11 @@ impl MessageBody for Held {
         BodySize::Sized(self.bytes.len() as u64)
     }
 
+    /// A small answer takes no room, so it is sent as any bytes are, without a box around it.
+    fn try_into_bytes(self) -> Result<Bytes, Self> {
+        if self.room.is_none() { Ok(self.bytes) } else { Err(self) }
+    }
+
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let held = self.get_mut();
         if held.bytes.is_empty() {
