@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::ci::NodeState;
 use super::state::{ParentRef, RunState, UsageSum};
@@ -210,8 +210,8 @@ pub enum FirstFailure {
     },
 }
 
-/// A node's result in one run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A node's result in one run. A run has many, so they are written without the names of their members, in this order.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct NodeResult {
     /// The node.
     pub node_id: String,
@@ -225,6 +225,13 @@ pub struct NodeResult {
     pub lost_s: f64,
     /// Those of them that were backoff.
     pub backoff_s: f64,
+}
+
+impl Serialize for NodeResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { node_id, status, attempts, duration_s, lost_s, backoff_s } = self;
+        (node_id, status, attempts, duration_s, lost_s, backoff_s).serialize(serializer)
+    }
 }
 
 /// How a node came out of a run (domain contract, node flakiness).

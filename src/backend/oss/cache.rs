@@ -30,8 +30,10 @@ const TEMPORARY: &str = ".index.json.kahn-new";
 /// The shape of the file. It rises with any change of it.
 const FORMAT: u32 = 1;
 
-/// How much of the file one thread takes at a time.
-const BLOCK: u64 = 1024 * 1024;
+/// How much of the file one thread takes at a time: little, so that all of them are done at about the same time.
+const BLOCK: u64 = 128 * 1024;
+/// How much is read at least in search of the end of a block's last line.
+const REST: usize = 8 * 1024;
 /// A line that is longer is not believed.
 const LONGEST_LINE: usize = 16 * 1024 * 1024;
 
@@ -175,7 +177,8 @@ impl Cache {
                 }
                 None if text.len() - begin > LONGEST_LINE => return Ok(()),
                 None => {
-                    let more = self.bytes(from + text.len() as u64, 64 * 1024)?;
+                    // Twice as much each time: a long line is not searched over and over.
+                    let more = self.bytes(from + text.len() as u64, (text.len() - begin).max(REST))?;
                     if more.is_empty() {
                         return Ok(());
                     }
