@@ -18,7 +18,8 @@ pub(crate) fn runs(archives: &mut Archives, rows: &mut Vec<Row>) {
     let [few, many] = &mut sides_of;
     for (what, path, most) in [
         ("list, first page", "/api/runs?limit=50", FLAT),
-        ("list, a page from the middle", "cursor", FLAT),
+        ("list, a page from the middle by cursor", "cursor", FLAT),
+        ("list, a page from the middle by offset", "offset", FLAT),
         ("filter kind=ci", "/api/runs?limit=50&kind=ci", LINEAR),
         ("filter q", "/api/runs?limit=50&q=er-1", LINEAR),
         ("filter phase=live", "/api/runs?limit=50&phase=live", LINEAR),
@@ -45,6 +46,7 @@ pub(crate) fn runs(archives: &mut Archives, rows: &mut Vec<Row>) {
 struct Side {
     connection: Connection,
     cursor: String,
+    total: u64,
     asked: usize,
 }
 
@@ -57,13 +59,17 @@ impl Side {
         let body = connection.get(&offset).expect("it answers").body;
         let page: serde_json::Value = serde_json::from_slice(&body).expect("a list");
         let cursor = page["next_cursor"].as_str().expect("more").to_owned();
-        Self { connection, cursor, asked: 0 }
+        Self { connection, cursor, total, asked: 0 }
     }
 
     fn path(&self, path: &str) -> String {
         let at = self.asked;
         match path {
             "cursor" => format!("/api/runs?limit={}&cursor={}", 40 + at % 20, self.cursor),
+            "offset" => {
+                let offset = self.total / 2 + at as u64 % 1000;
+                format!("/api/runs?limit=50&offset={offset}&as_of=2027-01-01T00:00:00.000Z")
+            }
             _ => {
                 let joint = if path.contains('?') { '&' } else { '?' };
                 format!("{path}{joint}as_of=2026-11-01T00:{:02}:{:02}.000Z", at / 60 % 60, at % 60)
