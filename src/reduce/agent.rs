@@ -215,7 +215,7 @@ impl AgentState {
             streak => {
                 *streak = Some(Streak {
                     tool_name: call.tool_name.to_string(),
-                    input_summary: input.chars().take(SHOWN_INPUT_CHARS).collect(),
+                    input_summary: first_chars(input, SHOWN_INPUT_CHARS).to_owned(),
                     input_sha256,
                     calls: 1,
                     first_seq: seq,
@@ -230,6 +230,12 @@ impl AgentState {
             }
         }
     }
+}
+
+fn first_chars(text: &str, most: usize) -> &str {
+    // Most texts have fewer bytes than that.
+    let end = if text.len() <= most { None } else { text.char_indices().nth(most) };
+    end.map_or(text, |(at, _)| &text[..at])
 }
 
 fn keep_step(steps: &mut Vec<u64>, step: u64) {

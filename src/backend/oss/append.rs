@@ -46,7 +46,7 @@ fn try_append(shared: &Shared, batch: &[Part]) -> Result<Option<Appended>, Store
     for (part, duplicates) in batch.iter().zip(&duplicates) {
         let Some(claim) = claims.get_mut(&part.run_id) else { return Ok(None) };
         if *duplicates < part.lines.len() {
-            claim.mark(&archive)?;
+            claim.mark()?;
             claim.open()?;
         }
     }

@@ -59,7 +59,7 @@ fn try_put(shared: &Shared, run_id: &RunId, bytes: &Bytes) -> Result<Option<Grap
         Found::File(_) | Found::NotRegular => return Err(refused()),
         Found::Nothing if claim.owner() == Owner::Other => return Err(refused()),
         Found::Nothing => {
-            claim.mark(&archive)?;
+            claim.mark()?;
             if !write(claim.folder(), bytes)? {
                 return Ok(None);
             }

@@ -20,6 +20,9 @@ use crate::reduce::Summary;
 /// How often an answer is tried while a file changes under it.
 const ATTEMPTS: usize = 5;
 
+/// Lines before this seq are found from the start of the log, when its marks are not known: that takes less than to fold it.
+const NEAR_START: u64 = 1000;
+
 /// What a run's page needs; `None` when the run is not listed.
 pub(super) fn loaded(shared: &Shared, run_id: &RunId) -> Result<Option<Loaded>, StoreError> {
     for _ in 0..ATTEMPTS {
@@ -78,21 +81,25 @@ pub(super) fn lines(
             if from_seq >= *next_seq || limit.lines == 0 {
                 return Ok(Some(answer));
             }
-            let at = usize::try_from(from_seq / MARK_EVERY).ok();
-            (data.seen, answer, data.hot.as_ref().map(|hot| at.and_then(|at| hot.marks.get(at)).copied()))
+            let mark = match &data.hot {
+                Some(hot) => Some(mark_before(&hot.marks, from_seq)),
+                None if from_seq < NEAR_START => Some(Some((0, 0))),
+                None => None,
+            };
+            (data.seen, answer, mark)
         };
         let Some(mark) = mark else {
             shared.look(&run, Effort::State)?;
             continue;
         };
-        let Some(mark) = mark else { return Ok(Some(answer)) };
+        let Some((offset, seq)) = mark else { return Ok(Some(answer)) };
         shared.index.touch(&run);
         let archive = shared.archive();
         let folder = archive.as_ref().map_or(Ok(None), |archive| archive.run(run_id)).map_err(super::failed)?;
         if let Some(folder) = folder
             && let Found::File(log) = folder.log().map_err(super::failed)?
         {
-            let mut reader = LogReader::at_mark(run_id, mark, from_seq / MARK_EVERY * MARK_EVERY);
+            let mut reader = LogReader::at_mark(run_id, offset, seq);
             let wanted = from_seq..answer.next_seq.min(from_seq.saturating_add(limit.lines as u64));
             answer.lines = collect(&mut reader, &log, (wanted, limit.bytes)).map_err(super::failed)?;
             if !answer.lines.is_empty() && is_same_log(&log, &seen, answer.log_id.as_ref()).map_err(super::failed)? {
@@ -103,6 +110,13 @@ pub(super) fn lines(
         shared.look(&run, Effort::Whole)?;
     }
     Err(changes_too_fast("log", run_id))
+}
+
+/// Where the last mark at or before this seq stands, and its own seq; `None` behind the end.
+fn mark_before(marks: &[u64], seq: u64) -> Option<(u64, u64)> {
+    let at = seq / MARK_EVERY;
+    let offset = marks.get(usize::try_from(at).ok()?)?;
+    Some((*offset, at * MARK_EVERY))
 }
 
 /// The lines of these seqs, up to the one that passes so many bytes.

@@ -172,13 +172,14 @@ impl Claim {
         &self.folder
     }
 
-    /// Makes the run kahn's: the mark is durable before there is a log.
-    pub(super) fn mark(&mut self, archive: &Archive) -> Result<(), StoreError> {
+    /// Makes the run kahn's: the mark is durable in its folder before there is a log. The folder's own entry may wait until the
+    /// log is made durable: without it there is neither.
+    pub(super) fn mark(&mut self) -> Result<(), StoreError> {
         if self.owner == Owner::Nobody {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let marker = rustix::fs::openat(self.folder.handle(), MARKER, flags, NEW_FILE).map_err(write_failed)?;
             rustix::fs::fsync(&marker).map_err(write_failed)?;
-            self.anchor(archive)?;
+            rustix::fs::fsync(self.folder.handle()).map_err(write_failed)?;
             self.owner = Owner::Kahn;
         }
         Ok(())
