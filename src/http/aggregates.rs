@@ -23,7 +23,7 @@ const ORDERS: &[(&str, AgentOrder)] = &[("severity", AgentOrder::Severity), ("bu
 
 pub(super) async fn agents(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = reader_of_agents(&services, &request).await?;
-    let question = Question::of(&services, &who, &request, About::Everything);
+    let question = Question::of(&services, &who, held::target(&request), About::Everything);
     if let Some((_, answer)) = question.held() {
         return Ok(held::send(&request, &answer));
     }
@@ -41,7 +41,7 @@ pub(super) async fn agents(request: HttpRequest, services: web::Data<Services>) 
 
 pub(super) async fn audits(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = reader_of_agents(&services, &request).await?;
-    let question = Question::of(&services, &who, &request, About::Everything);
+    let question = Question::of(&services, &who, held::target(&request), About::Everything);
     if let Some((_, answer)) = question.held() {
         return Ok(held::send(&request, &answer));
     }
@@ -57,7 +57,7 @@ pub(super) async fn audits(request: HttpRequest, services: web::Data<Services>) 
 
 pub(super) async fn nodes(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = authorize(&services, &request, Scope::Read).await?;
-    let question = Question::of(&services, &who, &request, About::Everything);
+    let question = Question::of(&services, &who, held::target(&request), About::Everything);
     if let Some((_, answer)) = question.held() {
         return Ok(held::send(&request, &answer));
     }
@@ -78,7 +78,7 @@ async fn answer(
     (selection, sameness): (Selection, Sameness),
     rows: impl FnOnce(&[Arc<Summary>]) -> Result<Vec<u8>, ApiError> + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
-    let ask = || Question::of(services, who, request, About::Everything);
+    let ask = || Question::of(services, who, held::target(request), About::Everything);
     let _turn = ask().turn().await;
     let question = ask();
     if let Some((_, answer)) = question.held() {

@@ -60,12 +60,16 @@ pub async fn serve(
         .on_connect(|stream, _| bound_writes(stream))
         .workers(workers)
         .max_connections((most_connections / workers).max(1))
+        .client_request_timeout(HEAD_DEADLINE)
         .shutdown_signal(stop)
         .shutdown_timeout(DRAIN_S)
         .listen(listener)?
         .run()
         .await
 }
+
+/// How long a connection may wait for its first request: browsers open some ahead, and a busy machine is slow to use them.
+const HEAD_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long a peer may take nothing of what is sent to it, in milliseconds, before its connection is cut.
 const UNREAD_MS: u32 = 60_000;

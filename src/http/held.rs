@@ -23,8 +23,7 @@ pub(super) struct Question<'a> {
 
 impl<'a> Question<'a> {
     /// What this principal asks.
-    pub(super) fn of(services: &'a Services, who: &Principal, request: &HttpRequest, about: About<'_>) -> Self {
-        let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    pub(super) fn of(services: &'a Services, who: &Principal, target: &str, about: About<'_>) -> Self {
         let revision = services.store.revision(who, about);
         Self { services, key: Key::new(who, target), revision, now: services.clock.now() }
     }
@@ -51,9 +50,19 @@ impl<'a> Question<'a> {
 
     /// Finishes a JSON answer that names no moment, and holds it.
     pub(super) fn hold_json(self, span: Span, body: Vec<u8>) -> Arc<Finished> {
-        let etag = answer::etag(&sha256_hex(&body)).into();
-        self.hold(span, Finished { body: body.into(), etag, link: None, moment: None })
+        self.hold(span, finished_json(body))
     }
+}
+
+/// A JSON answer that names no moment.
+pub(super) fn finished_json(body: Vec<u8>) -> Finished {
+    let etag = answer::etag(&sha256_hex(&body)).into();
+    Finished { body: body.into(), etag, link: None, moment: None }
+}
+
+/// Path and query of a request: what a question is held under.
+pub(super) fn target(request: &HttpRequest) -> &str {
+    request.uri().path_and_query().map_or("", |target| target.as_str())
 }
 
 /// Sends a finished JSON answer.
@@ -66,4 +75,9 @@ pub(super) fn send(request: &HttpRequest, finished: &Finished) -> HttpResponse {
         Ok(body) => answer::finish(response, "application/json", body),
         Err(busy) => HttpResponse::from_error(busy),
     }
+}
+
+/// The query of a target.
+pub(super) fn query(target: &str) -> &str {
+    target.split_once('?').map_or("", |(_, query)| query)
 }

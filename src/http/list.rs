@@ -36,7 +36,7 @@ const MAX_LIMIT: u64 = 500;
 
 pub(super) async fn runs(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = authorize(&services, &request, Scope::Read).await?;
-    let question = Question::of(&services, &who, &request, About::Everything);
+    let question = Question::of(&services, &who, held::target(&request), About::Everything);
     if let Some((span, answer)) = question.held() {
         return match answer.moment.as_ref().filter(|moment| moment.at != question.now) {
             None => Ok(held::send(&request, &answer)),

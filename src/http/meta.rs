@@ -35,8 +35,13 @@ pub(super) async fn ready(request: HttpRequest, services: web::Data<Services>) -
 
 pub(super) async fn config(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     Params::parse(request.query_string(), &[])?;
+    answer::json(&request, &config_of(&services))
+}
+
+/// What a client must know first.
+pub(super) fn config_of(services: &Services) -> ConfigView {
     let settings = services.settings;
-    let view = ConfigView {
+    ConfigView {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         commit: env!("KAHN_COMMIT"),
@@ -47,8 +52,7 @@ pub(super) async fn config(request: HttpRequest, services: web::Data<Services>) 
         stall_after_s: settings.stall_after_ms / 1000,
         limits: LimitsView { batch_events: MAX_BATCH_EVENTS, batch_bytes: MAX_BATCH_BYTES, line_bytes: MAX_LINE_BYTES },
         now: services.clock.now(),
-    };
-    answer::json(&request, &view)
+    }
 }
 
 pub(super) async fn me(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {

@@ -45,16 +45,12 @@ impl Asked {
     pub(super) async fn read(request: &HttpRequest, services: &Services) -> Result<Self, ApiError> {
         let who = authorize(services, request, Scope::Read).await?;
         let run_id = run_id(request)?;
-        Self::of((&who, &run_id), request, services.clock.now())
+        Self::of((&who, &run_id), request.query_string(), services.clock.now())
     }
 
     /// The same, once it is known who asks and for which run, and what time it is.
-    pub(super) fn of(
-        (who, run_id): (&Principal, &RunId),
-        request: &HttpRequest,
-        now: Timestamp,
-    ) -> Result<Self, ApiError> {
-        let params = Params::parse(request.query_string(), &["at_seq", "as_of"])?;
+    pub(super) fn of((who, run_id): (&Principal, &RunId), query: &str, now: Timestamp) -> Result<Self, ApiError> {
+        let params = Params::parse(query, &["at_seq", "as_of"])?;
         let as_of = params.ts("as_of", "invalid_as_of")?;
         let at_seq = params.int("at_seq", "invalid_at_seq", (0, MAX_INT))?;
         let (who, run_id) = (who.clone(), run_id.clone());

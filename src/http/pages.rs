@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -18,7 +18,12 @@ use rust_embed::RustEmbed;
 
 use super::answer::{self, Answer};
 use super::error::ApiError;
+use super::principal::authorize;
+use super::{diagnostics, meta, runs};
+use crate::contract::Scope;
+use crate::domain::RunId;
 use crate::domain::id::sha256_hex;
+use crate::services::Services;
 
 #[derive(RustEmbed)]
 #[folder = "src/ui/"]
@@ -133,11 +138,46 @@ impl File {
 
 /// Every page of the UI: the same one, which looks at its address itself.
 pub(super) async fn index(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let ui = Ui::get();
-    let page = ui.page_at(request.path());
+    send(&request, Ui::get().page_at(request.path()))
+}
+
+/// The page of a run, with what it would ask first, if whoever asks may see that.
+pub(super) async fn run(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
+    let mut page = Ui::get().page_at(request.path());
+    if let Some(answers) = first_answers(&request, &services).await
+        && let Some(at) = page.find("<div id=\"app\">")
+    {
+        page.insert_str(at, &format!("<script type=\"application/json\" id=\"boot\">{answers}</script>\n"));
+    }
+    send(&request, page)
+}
+
+/// Past this the browser asks by itself: the page is not to wait for a large answer.
+const MOST_ANSWERS: usize = 256 * 1024;
+
+/// Bodies by address, as JSON that is safe inside of HTML; `None` where anything is in the way of it.
+async fn first_answers(request: &HttpRequest, services: &Services) -> Option<String> {
+    let who = authorize(services, request, Scope::Read).await.ok()?;
+    let run_id = RunId::parse(request.match_info().get("run_id")?)?;
+    let (of_run, of_diagnostics) = (format!("/api/runs/{run_id}"), format!("/api/runs/{run_id}/diagnostics"));
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let state = runs::state_of(services, (&who, &run_id), &of_run).await.ok()?;
+    let findings = diagnostics::diagnostics_of(services, (&who, &run_id), &of_diagnostics).await.ok()?;
+    let config = answer::to_json(&meta::config_of(services)).ok()?;
+    let mut answers = BTreeMap::from([("/api/config".to_owned(), text(&config)?)]);
+    let graph = runs::graph_of(services, &who, &run_id).await.ok();
+    answers.extend(graph.and_then(|(graph, _)| Some((format!("{of_run}/graph"), text(&graph.bytes)?))));
+    answers.insert(of_run, text(&state.body)?);
+    answers.insert(of_diagnostics, text(&findings.body)?);
+    let answers = serde_json::to_string(&answers).ok().filter(|answers| answers.len() <= MOST_ANSWERS)?;
+    // Text of producers must not end the element, nor begin a comment in it.
+    Some(answers.replace('<', "\\u003c"))
+}
+
+fn send(request: &HttpRequest, page: String) -> Result<HttpResponse, ApiError> {
     let etag = sha256_hex(page.as_bytes());
     let answer = Answer { content_type: "text/html; charset=utf-8", etag_source: &etag, headers: Vec::new() };
-    Ok(answer::send(&request, answer, page.into()))
+    Ok(answer::send(request, answer, page.into()))
 }
 
 /// A file of the UI. Another hash is that of another version: the page that asks for it is to be loaded anew.

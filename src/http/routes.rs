@@ -46,7 +46,7 @@ fn all() -> Vec<Route> {
         get("/ws/live",                                feed::live),
         get("/",                                       pages::index),
         get("/runs",                                   pages::index),
-        get("/runs/{run_id}",                          pages::index),
+        get("/runs/{run_id}",                          pages::run),
         get("/agents",                                 pages::index),
         get("/agents/{agent_id}",                      pages::index),
         get("/audits",                                 pages::index),

@@ -1,5 +1,7 @@
 //! One run: its state, its log, its graph, what could not be read of it.
 
+use std::sync::Arc;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -7,16 +9,16 @@ use bytes::{BufMut, BytesMut};
 
 use super::answer::{self, Answer};
 use super::error::ApiError;
-use super::held::{self, Question};
+use super::held::{self, Question, query};
 use super::moment::{Asked, run_id};
 use super::params::Params;
 use super::principal::authorize;
 use super::room::{Held, Room};
 use super::view::{ProblemsView, RunView};
-use crate::contract::{About, ReadLimit, Scope};
+use crate::contract::{About, Principal, ReadLimit, Scope};
 use crate::domain::id::sha256_hex;
-use crate::domain::{MAX_GRAPH_BYTES, MAX_INT, MAX_LINE_BYTES};
-use crate::memory::Span;
+use crate::domain::{MAX_GRAPH_BYTES, MAX_INT, MAX_LINE_BYTES, RunId};
+use crate::memory::{Finished, Span};
 use crate::services::Services;
 
 const DEFAULT_EVENTS: u64 = 500;
@@ -27,13 +29,23 @@ const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 pub(super) async fn state(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = authorize(&services, &request, Scope::Read).await?;
     let run_id = run_id(&request)?;
-    let question = Question::of(&services, &who, &request, About::Run(&run_id));
+    let answer = state_of(&services, (&who, &run_id), held::target(&request)).await?;
+    Ok(held::send(&request, &answer))
+}
+
+/// What is answered to this target, a run's own address with its query.
+pub(super) async fn state_of(
+    services: &Services,
+    (who, run_id): (&Principal, &RunId),
+    target: &str,
+) -> Result<Arc<Finished>, ApiError> {
+    let question = Question::of(services, who, target, About::Run(run_id));
     if let Some((_, answer)) = question.held() {
-        return Ok(held::send(&request, &answer));
+        return Ok(answer);
     }
-    let asked = Asked::of((&who, &run_id), &request, question.now)?;
-    let spawned = services.store.spawned(&who, &run_id).await?;
-    let moment = asked.moment(&services).await?;
+    let asked = Asked::of((who, run_id), query(target), question.now)?;
+    let spawned = services.store.spawned(who, run_id).await?;
+    let moment = asked.moment(services).await?;
     let summary = moment.summary();
     let stall_after_ms = services.settings.stall_after_ms;
     // Of now the page has only whether the run is stalled.
@@ -43,7 +55,7 @@ pub(super) async fn state(request: HttpRequest, services: web::Data<Services>) -
         Span::from(moment.now, summary.stalls_at(stall_after_ms).filter(|at| *at > moment.now))
     };
     let body = answer::to_json(&RunView::of(&moment, &summary, &spawned, stall_after_ms))?;
-    Ok(held::send(&request, &question.hold_json(span, body)))
+    Ok(question.hold_json(span, body))
 }
 
 pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
@@ -81,14 +93,19 @@ pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) 
 pub(super) async fn graph(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let who = authorize(&services, &request, Scope::Read).await?;
     Params::parse(request.query_string(), &["as_of"])?.ts("as_of", "invalid_as_of")?;
-    let run_id = run_id(&request)?;
-    let mut room = Room::of_stored(&services);
+    let (graph, sha256) = graph_of(&services, &who, &run_id(&request)?).await?;
+    let answer = Answer { content_type: "application/json", etag_source: &sha256, headers: Vec::new() };
+    Ok(answer::send_held(&request, answer, graph))
+}
+
+/// The bytes of a run's graph.json, and their hash.
+pub(super) async fn graph_of(services: &Services, who: &Principal, run_id: &RunId) -> Result<(Held, String), ApiError> {
+    let mut room = Room::of_stored(services);
     room.wait(MAX_GRAPH_BYTES).await?;
-    let graph = services.store.graph(&who, &run_id).await?.ok_or_else(ApiError::unknown_run)?;
+    let graph = services.store.graph(who, run_id).await?.ok_or_else(ApiError::unknown_run)?;
     let graph = graph.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "no_graph", "this run has no graph.json"))?;
-    let answer = Answer { content_type: "application/json", etag_source: &graph.sha256, headers: Vec::new() };
     room.shrink_to(graph.bytes.len());
-    Ok(answer::send_held(&request, answer, Held { bytes: graph.bytes, room: Some(room) }))
+    Ok((Held { bytes: graph.bytes, room: Some(room) }, graph.sha256))
 }
 
 pub(super) async fn problems(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {

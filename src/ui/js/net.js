@@ -46,6 +46,8 @@ const boot = new Map();
   if (element?.textContent) {
     for (const [path, body] of Object.entries(JSON.parse(element.textContent))) boot.set(path, /** @type {string} */ (body));
     element.remove();
+    // What is asked later is asked for its news.
+    setTimeout(() => boot.clear(), 5000);
   }
 }
 

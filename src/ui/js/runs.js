@@ -247,7 +247,8 @@ export function Page({ route }) {
       nowTick.value, settings.relative.value, settings.utc.value;
       for (const time of host.current?.querySelectorAll("time") ?? []) tellTime(/** @type {HTMLElement} */ (time));
     });
-    const remember = () => list.current && keep("runs", list.current.position());
+    const remember = () =>
+      list.current && keep("runs", { ...list.current.position(), hadFocus: host.current?.contains(document.activeElement) });
     host.current.addEventListener("focusin", remember);
     host.current.addEventListener("scrollend", remember, true);
     return () => {
@@ -262,6 +263,7 @@ export function Page({ route }) {
     const position = isFirst.current ? kept("runs") : null;
     load(!isFirst.current).then(() => {
       if (position) list.current?.restore(position);
+      if (position?.hadFocus && position.active) list.current?.focusKey(position.active);
       performance.mark("scope:usable");
     });
     isFirst.current = false;
