@@ -1,5 +1,6 @@
 //! How the UI reaches a browser. If these fail, a page comes without its files, or an old file stays for ever.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use flate2::read::GzDecoder;
@@ -58,6 +59,44 @@ fn a_file_of_another_version_is_not_found() {
     ] {
         assert_eq!(kitchen.get(&target).status, 404, "{target}");
     }
+}
+
+/// The answers that came inside of a page.
+fn boot(page: &str) -> Option<BTreeMap<String, String>> {
+    let (_, rest) = page.split_once("<script type=\"application/json\" id=\"boot\">")?;
+    let (answers, _) = rest.split_once("</script>").expect("the end of the element");
+    Some(serde_json::from_str(answers).expect("JSON"))
+}
+
+#[test]
+fn the_page_of_a_run_brings_what_it_would_ask_first() {
+    let kitchen = backend::with_samples();
+    let answers = boot(&kitchen.get("/runs/release-317").text()).expect("answers");
+    let of_run = ["", "/diagnostics", "/graph"].map(|part| format!("/api/runs/release-317{part}"));
+    for target in &of_run {
+        assert_eq!(answers[target], kitchen.get(target).text(), "{target}");
+    }
+    assert!(answers["/api/config"].contains("\"stall_after_s\":"));
+    assert_eq!(answers.len(), of_run.len() + 1);
+    // A run without a graph; none at all; what is no run_id.
+    assert_eq!(boot(&kitchen.get("/runs/migrate-docs-9").text()).expect("answers").len(), 3);
+    for path in ["/runs/nobody", "/runs/%3Cb%3E", "/runs", "/agents/coder"] {
+        assert_eq!(boot(&kitchen.get(path).text()), None, "{path}");
+    }
+    // Who may not ask gets none either.
+    let stranger = kitchen.send("GET", "/runs/release-317", &[("authorization", "Bearer none")], None);
+    assert_eq!(stranger.status, 200);
+    assert_eq!(boot(&stranger.text()).is_some(), kitchen.reader().is_none());
+}
+
+#[test]
+fn text_of_producers_does_not_end_the_element_that_it_came_in() {
+    let kitchen = backend::empty();
+    let start = r#"{"ts":"2026-04-24T10:00:00.000Z","run_id":"hostile","event":"agent_run_start","agent_id":"a","task":"</script><!--<script>"}"#;
+    assert_eq!(kitchen.post("/v1/ingest/transitions", format!("{start}\n").as_bytes()).status, 200);
+    let page = kitchen.get("/runs/hostile").text();
+    assert!(!page.contains("</script><!--") && page.contains("u003c/script>"), "{page}");
+    assert_eq!(boot(&page).expect("answers")["/api/runs/hostile"], kitchen.get("/api/runs/hostile").text());
 }
 
 #[test]
