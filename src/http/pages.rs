@@ -5,12 +5,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
+use brotli::enc::BrotliEncoderParams;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -22,6 +24,7 @@ use super::principal::authorize;
 use super::{diagnostics, meta, runs};
 use crate::contract::Scope;
 use crate::domain::RunId;
+use crate::domain::event::Kind;
 use crate::domain::id::sha256_hex;
 use crate::services::Services;
 
@@ -38,11 +41,13 @@ struct Ui {
     files: BTreeMap<String, File>,
 }
 
-/// A file and its shorter form; both are kept, since everybody asks for the same few.
+/// A file and its shorter forms; all are kept, since everybody asks for the same few.
 struct File {
     content_type: &'static str,
     plain: Bytes,
     gzip: Bytes,
+    /// A tenth shorter, but it takes a second for all files: nobody waits for it.
+    brotli: OnceLock<Bytes>,
 }
 
 /// The style sheets are written in parts and sent as one, in the order of their names.
@@ -50,14 +55,18 @@ const STYLE: &str = "kahn.css";
 
 /// What each page loads at once, so that the browser need not read one module to learn of the next.
 const SHELL: &[&str] = &["vendor/ui-runtime.js", "js/app.js", "js/net.js", "js/fmt.js"];
+const A_RUN: &str = "a run";
+const AN_AGENTS_RUN: &str = "an agent's run";
 const BY_PAGE: &[(&str, &[&str])] = &[
     ("", &["js/runs.js", "js/list.js"]),
     ("runs", &["js/runs.js", "js/list.js"]),
-    ("a run", &["js/run.js", "js/drawer.js", "js/dag.js", "js/layout.js", "js/fold.js", "js/gantt.js", "js/list.js"]),
-    ("agents", &["js/agents.js", "js/list.js"]),
-    ("audits", &["js/audits.js", "js/list.js"]),
-    ("nodes", &["js/audits.js", "js/list.js"]),
-    ("compare", &["js/compare.js"]),
+    // Its timeline and log come once header, verdict and graph are drawn.
+    (A_RUN, &["js/run.js", "js/drawer.js", "js/dag.js", "js/layout.js"]),
+    (AN_AGENTS_RUN, &["js/agentrun.js", "js/fleet.js", "js/steps.js", "js/gantt.js", "js/list.js"]),
+    ("agents", &["js/agents.js", "js/fleet.js", "js/list.js"]),
+    ("audits", &["js/audits.js", "js/fleet.js", "js/list.js"]),
+    ("nodes", &["js/audits.js", "js/fleet.js", "js/list.js"]),
+    ("compare", &["js/compare.js", "js/fleet.js", "js/list.js"]),
 ];
 
 impl Ui {
@@ -96,16 +105,15 @@ impl Ui {
         }
         let ui = Arc::new(Self::read());
         *slot = Some((Instant::now(), Arc::clone(&ui)));
+        if !cfg!(debug_assertions) {
+            let read = Arc::clone(&ui);
+            thread::spawn(move || read.files.values().for_each(File::code_further));
+        }
         ui
     }
 
-    /// The page for this address, with the links to what it needs first.
-    fn page_at(&self, path: &str) -> String {
-        let page = match path.trim_start_matches('/').split_once('/') {
-            Some(("runs", _)) => "a run",
-            Some((page, _)) => page,
-            None => path.trim_start_matches('/'),
-        };
+    /// This page, with the links to what it needs first.
+    fn page(&self, page: &str) -> String {
         let wanted = BY_PAGE.iter().find(|(name, _)| *name == page);
         let modules = SHELL.iter().chain(wanted.map_or(&[] as &[&str], |(_, modules)| modules));
         let mut links = String::new();
@@ -132,21 +140,42 @@ impl File {
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),
             Cow::Owned(bytes) => bytes.into(),
         };
-        Some(Self { content_type, plain, gzip: gzip.into() })
+        Some(Self { content_type, plain, gzip: gzip.into(), brotli: OnceLock::new() })
+    }
+
+    fn code_further(&self) {
+        let params = BrotliEncoderParams { quality: 10, ..BrotliEncoderParams::default() };
+        let mut coded = Vec::new();
+        match brotli::BrotliCompress(&mut &*self.plain, &mut coded, &params) {
+            Ok(_) => drop(self.brotli.set(coded.into())),
+            Err(error) => log::warn!("a file of the UI stays as it is: {error}"),
+        }
+    }
+
+    /// The shortest form that the client reads, and its name.
+    fn form_for(&self, request: &HttpRequest) -> (&'static str, &Bytes) {
+        match self.brotli.get().filter(|_| takes(request, "br")) {
+            Some(brotli) => ("br", brotli),
+            None if takes(request, "gzip") => ("gzip", &self.gzip),
+            // Said too, or it would be coded on the way, for each request anew.
+            None => ("identity", &self.plain),
+        }
     }
 }
 
 /// Every page of the UI: the same one, which looks at its address itself.
 pub(super) async fn index(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    send(&request, Ui::get().page_at(request.path()))
+    let page = request.path().split('/').nth(1).unwrap_or_default();
+    send(&request, Ui::get().page(page))
 }
 
 /// The page of a run, with what it would ask first, if whoever asks may see that.
 pub(super) async fn run(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
-    let mut page = Ui::get().page_at(request.path());
-    if let Some(answers) = first_answers(&request, &services).await
-        && let Some(at) = page.find("<div id=\"app\">")
-    {
+    let Some((kind, answers)) = first_answers(&request, &services).await else {
+        return send(&request, Ui::get().page(A_RUN));
+    };
+    let mut page = Ui::get().page(if kind == Some(Kind::Agent) { AN_AGENTS_RUN } else { A_RUN });
+    if let Some(at) = page.find("<div id=\"app\">").filter(|_| answers.len() <= MOST_ANSWERS) {
         page.insert_str(at, &format!("<script type=\"application/json\" id=\"boot\">{answers}</script>\n"));
     }
     send(&request, page)
@@ -155,12 +184,13 @@ pub(super) async fn run(request: HttpRequest, services: web::Data<Services>) -> 
 /// Past this the browser asks by itself: the page is not to wait for a large answer.
 const MOST_ANSWERS: usize = 256 * 1024;
 
-/// Bodies by address, as JSON that is safe inside of HTML; `None` where anything is in the way of it.
-async fn first_answers(request: &HttpRequest, services: &Services) -> Option<String> {
+/// What kind of run it is, and bodies by address, as JSON that is safe inside of HTML; `None` where anything is in the way.
+async fn first_answers(request: &HttpRequest, services: &Services) -> Option<(Option<Kind>, String)> {
     let who = authorize(services, request, Scope::Read).await.ok()?;
     let run_id = RunId::parse(request.match_info().get("run_id")?)?;
     let (of_run, of_diagnostics) = (format!("/api/runs/{run_id}"), format!("/api/runs/{run_id}/diagnostics"));
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let kind = services.store.load(&who, &run_id).await.ok()??.summary.kind;
     let state = runs::state_of(services, (&who, &run_id), &of_run).await.ok()?;
     let findings = diagnostics::diagnostics_of(services, (&who, &run_id), &of_diagnostics).await.ok()?;
     let config = answer::to_json(&meta::config_of(services)).ok()?;
@@ -169,9 +199,8 @@ async fn first_answers(request: &HttpRequest, services: &Services) -> Option<Str
     answers.extend(graph.and_then(|(graph, _)| Some((format!("{of_run}/graph"), text(&graph.bytes)?))));
     answers.insert(of_run, text(&state.body)?);
     answers.insert(of_diagnostics, text(&findings.body)?);
-    let answers = serde_json::to_string(&answers).ok().filter(|answers| answers.len() <= MOST_ANSWERS)?;
     // Text of producers must not end the element, nor begin a comment in it.
-    Some(answers.replace('<', "\\u003c"))
+    Some((kind, serde_json::to_string(&answers).ok()?.replace('<', "\\u003c")))
 }
 
 fn send(request: &HttpRequest, page: String) -> Result<HttpResponse, ApiError> {
@@ -190,23 +219,18 @@ pub(super) async fn asset(request: HttpRequest) -> Result<HttpResponse, ApiError
     let mut response = answer::head(&request, answer::etag(&etag).into());
     response.insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"));
     response.insert_header((header::VARY, "Accept-Encoding"));
-    let body = if takes_gzip(&request) {
-        response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
-        file.gzip.clone()
-    } else {
-        // Not coded on the way either: that would be done for each request anew.
-        response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("identity")));
-        file.plain.clone()
-    };
+    let (coding, body) = file.form_for(&request);
+    response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static(coding)));
+    let body = body.clone();
     Ok(answer::finish(response, file.content_type, answer::roomy(&request, body)?))
 }
 
-/// The client says that it reads gzip, and does not weigh it at nothing.
-fn takes_gzip(request: &HttpRequest) -> bool {
-    let takes = request.headers().get_all(header::ACCEPT_ENCODING).filter_map(|value| value.to_str().ok());
-    takes.flat_map(|value| value.split(',')).any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+/// The client says that it reads this coding, and does not weigh it at nothing.
+fn takes(request: &HttpRequest, coding: &str) -> bool {
+    let taken = request.headers().get_all(header::ACCEPT_ENCODING).filter_map(|value| value.to_str().ok());
+    taken.flat_map(|value| value.split(',')).any(|taken| {
+        let (name, weight) = taken.split_once(';').unwrap_or((taken, "q=1"));
         let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.trim().parse::<f32>().ok());
-        matches!(name.trim(), "gzip" | "*") && weight.is_some_and(|weight| weight > 0.0)
+        name.trim() == coding && weight.is_some_and(|weight| weight > 0.0)
     })
 }

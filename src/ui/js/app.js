@@ -1,7 +1,7 @@
 // The shell: what page is shown, what stands around it, and what all pages share (route, keys, settings, time).
 import { computed, effect, html, render, signal, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
 import { absolute, ago, clock, describe, glyph, glyphPath, visible, zoneName } from "./fmt.js";
-import { ApiProblem, config, isOutdated, isShut, key, live, loadConfig, serverNow, skew } from "./net.js";
+import { ApiProblem, config, firstAnswer, isOutdated, isShut, key, live, loadConfig, serverNow, skew } from "./net.js";
 
 // ---------------------------------------------------------------------------------------------------- settings
 
@@ -40,10 +40,22 @@ export const settings = {
 
 /** @typedef {{page: string, path: string, params: Record<string, string>, query: URLSearchParams}} Route */
 
-/** @type {{page: string, pattern: RegExp, names: string[], load: () => Promise<any>, part?: string, nav?: string}[]} */
+/**
+ * A run's page that came with its answers says by itself which kind of run it is; otherwise run.js asks, and hands over.
+ * @param {Record<string, string>} params
+ */
+async function loadRun({ run_id }) {
+  const first = firstAnswer(`/api/runs/${run_id}`);
+  if (first?.kind !== "agent") return import("./run.js");
+  const { Page } = await import("./agentrun.js");
+  const found = firstAnswer(`/api/runs/${run_id}/diagnostics`);
+  return { Page: (/** @type {any} */ props) => html`<${Page} ...${props} state=${first} diagnostics=${found} />` };
+}
+
+/** @type {{page: string, pattern: RegExp, names: string[], load: (params: Record<string, string>) => Promise<any>, part?: string, nav?: string}[]} */
 const PAGES = [
   { page: "runs", pattern: /^\/(?:runs)?$/, names: [], load: () => import("./runs.js"), nav: "/runs" },
-  { page: "run", pattern: /^\/runs\/([^/]+)$/, names: ["run_id"], load: () => import("./run.js"), nav: "/runs" },
+  { page: "run", pattern: /^\/runs\/([^/]+)$/, names: ["run_id"], load: loadRun, nav: "/runs" },
   { page: "agents", pattern: /^\/agents$/, names: [], load: () => import("./agents.js"), nav: "/agents" },
   { page: "agent", pattern: /^\/agents\/([^/]+)$/, names: ["agent_id"], load: () => import("./agents.js"), nav: "/agents" },
   { page: "audits", pattern: /^\/audits$/, names: [], load: () => import("./audits.js"), part: "AuditsPage", nav: "/audits" },
@@ -391,18 +403,20 @@ function Door() {
 function PageOf({ route: where }) {
   const [loaded, setLoaded] = useState(/** @type {{page: string, Page: any, error?: any} | null} */ (null));
   const entry = PAGES.find(({ page }) => page === where.page);
+  // Runs have pages of two kinds.
+  const which = where.page === "run" ? where.path : where.page;
   useEffect(() => {
     let isCurrent = true;
-    entry?.load().then(
-      (module) => isCurrent && setLoaded({ page: where.page, Page: module[entry.part ?? "Page"] }),
-      (error) => isCurrent && setLoaded({ page: where.page, Page: null, error }),
+    entry?.load(where.params).then(
+      (module) => isCurrent && setLoaded({ page: which, Page: module[entry.part ?? "Page"] }),
+      (error) => isCurrent && setLoaded({ page: which, Page: null, error }),
     );
     return () => void (isCurrent = false);
-  }, [where.page]);
+  }, [which]);
   if (!entry) {
     return html`<section class="empty"><h1>Nothing is at this address</h1><p><a href="/runs">All runs</a></p></section>`;
   }
-  if (loaded?.page !== where.page) return null;
+  if (loaded?.page !== which) return null;
   if (loaded.error) {
     return html`<section class="error-card" role="alert"><h1>This page could not be loaded</h1><p>The server may have been updated or stopped.</p><button class="btn" onClick=${() => location.reload()}>Reload</button></section>`;
   }

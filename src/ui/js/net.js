@@ -51,6 +51,12 @@ const boot = new Map();
   }
 }
 
+/** What came with the page for this address, for as long as it is fresh. @param {string} path @returns {any} */
+export function firstAnswer(path) {
+  const body = boot.get(path);
+  return body === undefined ? null : JSON.parse(body);
+}
+
 /**
  * @param {string} path @param {{signal?: AbortSignal}} [options]
  * @returns {Promise<{body: string, headers: Headers}>}

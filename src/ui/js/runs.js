@@ -300,8 +300,7 @@ export function Page({ route }) {
     [question],
   );
 
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  const typing = useRef(/** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined));
+  const typing = useRef(/** @type {number | undefined} */ (undefined));
   /** `node_id:bench nightly` is a filter by node and a part of the run_id. @param {string} text */
   const filterBy = (text) => {
     /** @type {Record<string, string | null>} */
@@ -332,7 +331,7 @@ export function Page({ route }) {
           aria-label="Filter runs"
           placeholder="Filter ( / ): run_id, node_id:… agent_id:…"
           value=${filterText}
-          onInput=${(/** @type {any} */ event) => (clearTimeout(typing.current), (typing.current = setTimeout(() => filterBy(event.target.value), 250)))}
+          onInput=${(/** @type {any} */ event) => (clearTimeout(typing.current), (typing.current = window.setTimeout(() => filterBy(event.target.value), 250)))}
           onKeyDown=${(/** @type {any} */ event) => {
             if (event.key !== "Escape") return;
             if (event.target.value) (event.target.value = ""), filterBy("");
