@@ -7,7 +7,7 @@ import { big, list, liveOne, small } from "./world.mjs";
 
 const statusesOf = (state) => Object.fromEntries(state.node_states.map(({ node_id, status }) => [node_id, status]));
 /** Wide enough for the whole small graph: no node is left out of the document. */
-const WIDE = { width: 2200, height: 1000 };
+const WIDE = { width: 2200, height: 1500 };
 
 check(4, "an address restores what it names, and Back gives back place and focus",
   "a shared link that shows the other person something else",
@@ -263,8 +263,7 @@ async function asApi(page, server, run_id, seq, lines) {
   must(rows.length > 0 && rows.at(-1).seq === seq, `the log at ${seq} ends with ${rows.at(-1)?.seq}`);
   // The timeline has a row for each node that had started.
   const started = state.node_states.filter((one) => one.started).map(({ node_id }) => node_id).sort();
-  await until(`the timeline's rows at ${seq}`, () => page.locator(PART.timelineRow).evaluateAll((els) =>
-    els.map((el) => el.getAttribute("data-id") ?? /[a-z][a-z0-9-]*/.exec(el.textContent)?.[0])), (shown) =>
+  await until(`the timeline's rows at ${seq}`, () => page.locator(PART.timelineRow).allInnerTexts(), (shown) =>
     started.every((id) => shown.includes(id)) && shown.every((id) => started.includes(id) || expected[id] === "blocked"));
   // The rail says what the server says of this moment.
   const rail = await page.locator(PART.rail).innerText();

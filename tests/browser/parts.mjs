@@ -9,7 +9,7 @@ export const PART = {
   offline: ".sh-banners .banner",
   row: '[role="grid"] .vl-row',
   grid: '[role="grid"]',
-  node: '[role="group"][aria-label^="Dependency graph"] [role="button"]',
+  node: "button.gr-node",
   log: '[role="log"]',
   logRow: '[role="log"] .lg-row',
   range: 'input[type="range"]',
@@ -23,7 +23,7 @@ export const PART = {
   verdict: ".rd-verdict",
   banner: ".rd-banner",
   nodesTable: '[role="grid"][aria-label="Nodes"]',
-  timelineRow: ".tl-row",
+  timelineRow: ".tl-row .tl-id",
 };
 
 /** The first word of a node's accessible name after its id. */
