@@ -36,7 +36,7 @@ check(4, "an address restores what it names, and Back gives back place and focus
     for (let i = 0; i < 70; i++) await other.keyboard.press("j");
     const where = () => other.evaluate((selector) => {
       const el = document.activeElement.closest(selector);
-      return el && { name: /(list|new)-\S+\d/.exec(el.textContent)?.[0], top: Math.round(el.getBoundingClientRect().top) };
+      return el && { name: /list-\d{5}|new-\d+-\d\d/.exec(el.textContent)?.[0], top: Math.round(el.getBoundingClientRect().top) };
     }, PART.row);
     const before = await until("a row has the focus", where, (one) => Boolean(one?.name));
     await other.keyboard.press("Enter");
