@@ -6,6 +6,8 @@ import { PART, atEnd, chip, debug, drawerTitle, graphDrawn, graphStatuses, hasRe
 import { big, list, liveOne, small } from "./world.mjs";
 
 const statusesOf = (state) => Object.fromEntries(state.node_states.map(({ node_id, status }) => [node_id, status]));
+const linesOf = async (server, run_id) =>
+  (await (await fetch(`${server.url}/api/runs/${run_id}/events?limit=5000`)).text()).trim().split("\n").map((line) => JSON.parse(line));
 /** Wide enough for the whole small graph: no node is left out of the document. */
 const WIDE = { width: 2200, height: 1500 };
 
@@ -14,18 +16,20 @@ check(4, "an address restores what it names, and Back gives back place and focus
   async () => {
     const server = await small();
     const { page } = await newPage({ origin: server.url });
-    const address = `/runs/${server.small}?view=timeline&node=api&attempt=2&at=40`;
+    const lines = await linesOf(server, server.small);
+    const at = lines.findIndex((line) => line.event === "node_attempt" && line.node_id === "api" && line.attempt === 2) + 1;
+    const address = `/runs/${server.small}?view=timeline&node=api&attempt=2&at=${at}`;
     await visit(page, address);
     await until("the drawer is of api", () => drawerTitle(page), (title) => title.includes("api"));
     same(await pressedView(page), "Timeline", "the view that is pressed");
     await until("attempt 2 is open, and it alone", () => page.locator(`${PART.drawer} details[open]`).allInnerTexts(),
       (texts) => texts.length === 1 && /Attempt 2/.test(texts[0]));
     await until("the chip tells of replay", () => chip(page), (text) => /Replay/.test(text));
-    const state = await server.get(`/api/runs/${server.small}?at_seq=40`);
+    const state = await server.get(`/api/runs/${server.small}?at_seq=${at}`);
     const api = state.node_states.find(({ node_id }) => node_id === "api");
     must((await page.locator(PART.drawer).innerText()).toLowerCase().includes(api.status), `the drawer does not say ${api.status}`);
     const query = new URL(page.url()).searchParams;
-    same([query.get("view"), query.get("node"), query.get("attempt"), query.get("at")], ["timeline", "api", "2", "40"], "the address afterwards");
+    same([query.get("view"), query.get("node"), query.get("attempt"), query.get("at")], ["timeline", "api", "2", String(at)], "the address afterwards");
 
     // There and back from a list that was scrolled.
     const many = await list();
@@ -146,8 +150,12 @@ check(11, "the log follows at its end and stands still when it was scrolled up",
     await page.mouse.wheel(0, -100);
     await until("the log is scrolled up by 100 px", () => logScroll(page), (top) => bottom - top >= 60);
     const top = await logScroll(page);
-    const line = () => page.evaluate((selector) => [...document.querySelectorAll(selector)]
-      .map((el) => `${Math.round(el.getBoundingClientRect().top)} ${el.textContent.slice(0, 30)}`).sort()[0], PART.logRow);
+    const line = () => page.evaluate(({ log, row }) => {
+      const { top } = document.querySelector(log).getBoundingClientRect();
+      const [first] = [...document.querySelectorAll(row)].map((el) => ({ text: el.textContent, top: Math.round(el.getBoundingClientRect().top - top) }))
+        .filter((one) => one.top >= 0).sort((a, b) => a.top - b.top);
+      return first;
+    }, { log: PART.log, row: PART.logRow });
     await drawn(page);
     const first = await line();
     seq = await next();
@@ -212,7 +220,7 @@ check(23, "a moment of the past is shown as it was, and stays",
   async () => {
     const server = await small();
     const { page } = await newPage({ origin: server.url, ...WIDE });
-    const lines = (await (await fetch(`${server.url}/api/runs/${server.small}/events?limit=5000`)).text()).trim().split("\n").map((line) => JSON.parse(line));
+    const lines = await linesOf(server, server.small);
     const failed_at = lines.findIndex(({ to }) => to === "failed");
     for (const seq of [0, 9, 30, failed_at - 1, failed_at, lines.length - 1]) {
       await openRun(page, `/runs/${server.small}?at=${seq}&node=api`);

@@ -13,7 +13,7 @@ export const KAHN_BIN = process.env.KAHN_BIN ?? join(ROOT, "target/debug/kahn");
 const CHROMIUM = process.env.KAHN_CHROMIUM ?? "/usr/bin/chromium";
 
 /** How long anything that must happen may take: what is late on a busy machine is no fault. */
-export const PATIENCE = 20_000;
+export const PATIENCE = 30_000;
 
 const closers = [];
 /** What was started is ended, the last first, whatever happened in between. */
@@ -207,7 +207,7 @@ export async function runChecks(wanted) {
     let fault = null, note = "";
     let clock;
     try {
-      const late = new Promise((_, reject) => { clock = setTimeout(() => reject(new Fault("took over 120 s")), 120_000); });
+      const late = new Promise((_, reject) => { clock = setTimeout(() => reject(new Fault("took over four minutes")), 240_000); });
       note = (await Promise.race([body(), late])) ?? "";
     } catch (error) {
       fault = error instanceof Fault ? error.message : error.stack;
