@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { HOSTILE, play, write, SMALL } from "./fixtures.mjs";
 import { VISION, contrast, distance, hex, lab } from "./colours.mjs";
-import { ROOT, check, drawn, folder, kahn, must, newPage, same, settled, until, visit } from "./lib.mjs";
+import { ROOT, check, drawn, folder, kahn, must, newPage, same, settled, until, usable, visit } from "./lib.mjs";
 import { PART, graphDrawn, graphStatuses, openRun } from "./parts.mjs";
 import { big, fleet, small } from "./world.mjs";
 
@@ -249,7 +249,7 @@ check(27, "hostile text is text",
       };
       const shows = async (path, ...wanted) => {
         await page.goto(path);
-        await page.waitForFunction(() => performance.getEntriesByName("scope:usable").length > 0);
+        await usable(page);
         let text = "";
         await until(`${path} shows ${wanted}`, async () => (text = await page.locator("body").innerText()), (now) => wanted.every((part) => now.includes(part)));
         await unharmed(path);

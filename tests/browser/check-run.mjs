@@ -239,6 +239,8 @@ check(23, "a moment of the past is shown as it was, and stays",
     const { page: other } = await newPage({ origin: run.url, ...WIDE });
     await openRun(other, `${run.path}?at=6`);
     await until("the chip tells of replay", () => chip(other), (text) => /Replay/.test(text));
+    await other.keyboard.press("f");
+    await until("all nodes are on screen", () => graphStatuses(other), (shown) => Object.keys(shown).length === 12);
     const before = { statuses: await graphStatuses(other), log: await wholeLog(other), max: Number(await other.locator(PART.range).first().getAttribute("max")) };
     const [node_id] = run.running;
     run.feeder.append({ event: "node_transition", node_id, from: "running", to: "failed", reason: "future_reason" });
@@ -256,6 +258,8 @@ async function asApi(page, server, run_id, seq, lines) {
   const [state, diagnostics] = await Promise.all([
     server.get(`/api/runs/${run_id}?at_seq=${seq}`), server.get(`/api/runs/${run_id}/diagnostics?at_seq=${seq}`)]);
   const expected = statusesOf(state);
+  // All nodes on screen, whatever the graph opened at.
+  await page.keyboard.press("f");
   await until(`the graph at ${seq}`, () => graphStatuses(page), (shown) =>
     Object.keys(shown).length === 12 && Object.keys(expected).every((id) => shown[id] === expected[id]));
   const latest = seq === lines.length - 1;
