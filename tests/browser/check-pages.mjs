@@ -213,8 +213,13 @@ check(22, "without any colour each state is still told",
     const shapes = new Map();
     for (const run of ["small-2", "damaged-1", server.long]) {
       await openRun(page, `/runs/${run}?view=graph`);
+      await page.keyboard.press("f");
+      await until("all nodes are on screen", () => page.locator(PART.node).count(), (count) => count === 12);
       const shown = await page.evaluate((selector) => [...document.querySelectorAll(selector)].map((el) => ({
-        name: el.getAttribute("aria-label"), text: el.textContent, shape: el.querySelector("svg.glyph")?.innerHTML ?? "",
+        name: el.getAttribute("aria-label"), text: el.textContent,
+        // The drawing without its colours.
+        shape: [null, "::before", "::after"].map((part) => getComputedStyle(el, part).backgroundImage).filter((image) => image.startsWith("url")).join("")
+          .replace(/(#|%23)[0-9a-f]{3,8}|rgb\([^)]*\)/gi, ""),
       })), PART.node);
       must(shown.length === 12, `${shown.length} of 12 nodes are buttons`);
       for (const { name, text, shape } of shown) {
