@@ -17,7 +17,7 @@ check(4, "an address restores what it names, and Back gives back place and focus
     const server = await small();
     const { page } = await newPage({ origin: server.url });
     const lines = await linesOf(server, server.small);
-    const at = lines.findIndex((line) => line.event === "node_attempt" && line.node_id === "api" && line.attempt === 2) + 1;
+    const at = lines.findIndex((line) => line.event === "node_attempt" && line.node_id === "api" && line.attempt === 3) + 1;
     const address = `/runs/${server.small}?view=timeline&node=api&attempt=2&at=${at}`;
     await visit(page, address);
     await until("the drawer is of api", () => drawerTitle(page), (title) => title.includes("api"));
