@@ -217,8 +217,8 @@ check(22, "without any colour each state is still told",
       const shown = await page.evaluate((selector) => [...document.querySelectorAll(selector)].map((el) => ({
         name: el.getAttribute("aria-label"), text: el.textContent,
         // The drawing without its colours.
-        shape: [null, "::before", "::after"].map((part) => getComputedStyle(el, part).backgroundImage).find((image) => image.startsWith("url"))
-          ?.replace(/(#|%23)[0-9a-f]{3,8}|rgb\([^)]*\)/gi, "") ?? "",
+        shape: [null, "::before", "::after"].map((part) => getComputedStyle(el, part).backgroundImage)
+          .map((image) => /url\("[^"]*"\)/.exec(image)?.[0]).find(Boolean)?.replace(/(#|%23)[0-9a-f]{3,8}|rgb\([^)]*\)/gi, "") ?? "",
       })), PART.node);
       must(shown.length === 12, `${shown.length} of 12 nodes are buttons`);
       for (const { name, text, shape } of shown) {
