@@ -27,6 +27,7 @@ const TICK_PX = 76;
  * @property {Span[]} spans its attempts
  * @property {Stretch[]} waits pauses before a retry
  * @property {number|null} blocked
+ * @property {number} [running_s] what the server counts as its time, written at the end of its bar
  */
 
 /**
@@ -427,7 +428,7 @@ export class Gantt {
     }
     if (first) {
       parts.push(`started ${since(first.from)} into the run`);
-      if (last.to !== null && !isOpen(row)) parts.push(`took ${duration((last.to - first.from) / 1000)}`);
+      if (row.running_s !== undefined && !isOpen(row)) parts.push(`ran for ${duration(row.running_s)}`);
       if (row.spans.length > 1) parts.push(plural(row.spans.length, 'attempt'));
     }
     if (row.blocked !== null) parts.push(`blocked ${since(row.blocked)} into the run`);
@@ -458,10 +459,10 @@ export class Gantt {
       put(`tl-span tone-${tone}${joined ? ' tl-joined' : ''}`, span.from, isLast && goesOn ? null : span.to);
     });
     const last = row.spans[row.spans.length - 1];
-    if (last && last.to !== null && !goesOn) {
+    if (last && last.to !== null && !goesOn && row.running_s !== undefined) {
       const x = axis.at(last.to);
       const before = x > 0.9;
-      const label = element('span', 'tl-took num', duration((last.to - first.from) / 1000));
+      const label = element('span', 'tl-took num', duration(row.running_s));
       label.classList.toggle('tl-before', before);
       label.style.left = percent(before ? axis.at(first.from) : x);
       track.append(label);

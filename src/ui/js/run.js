@@ -1197,7 +1197,10 @@ function TimelinePane({ run }) {
           gaps = parts.idleGaps(run.fold.spans(null, null), effective[0], last);
           gapsOf = length;
         }
-        gantt.set({ rows: run.fold.spans(isLive ? now : null, at), start: effective[0],
+        const states = run.nodeStates.value;
+        const rows = run.fold.spans(isLive ? now : null, at).map((row) => (
+          { ...row, running_s: states.get(row.id)?.running_s }));
+        gantt.set({ rows, start: effective[0],
           end: isLive ? Math.max(now, last) : last, live: isLive, cursor: at === null ? null : effective[at],
           gaps: at === null ? undefined : gaps });
       }),
