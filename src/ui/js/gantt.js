@@ -422,7 +422,6 @@ export class Gantt {
     const since = (/** @type {number} */ ms) => duration((ms - this.axis.start) / 1000);
     const parts = [visible(row.id), describe('node', row.status).word];
     const [first] = row.spans;
-    const last = row.spans[row.spans.length - 1];
     if (row.ready !== null && (!first || first.from > row.ready)) {
       parts.push(first ? `waited ${duration((first.from - row.ready) / 1000)}` : `ready ${since(row.ready)} into the run`);
     }
