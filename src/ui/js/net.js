@@ -323,7 +323,9 @@ class Live {
       } else if (frame.type === "resync") {
         this.list?.listener.resync?.();
       } else if (frame.type === "run") {
-        rows.push(frame.row);
+        // A row that is too large for a frame is to be read.
+        if (frame.row) rows.push(frame.row);
+        else this.list?.listener.resync?.();
       } else if (frame.type === "run_removed") {
         removed.push(frame.run_id);
         watched?.listener.removed?.();
