@@ -307,10 +307,10 @@ export class Run {
 
   /** @param {AbortSignal} alive */
   async readLog(alive) {
-    const [folds, lists, gantts] = await Promise.all([import('./fold.js'), import('./list.js'), import('./gantt.js')]);
+    const folds = await import('./fold.js');
     if (alive.aborted) return;
-    this.parts.value = { ...lists, ...gantts };
     this.fold = new folds.Fold(this.plannedIds());
+    let parts = null;
     let logId = null;
     for (let more = true; more;) {
       const from = this.fold.length;
@@ -319,12 +319,17 @@ export class Run {
       const of = headers.get('Kahn-Log-Id');
       if (logId !== null && of !== logId) return this.replaced();
       logId = of;
+      // What draws the log is not in the way of header, verdict and graph.
+      parts ??= Promise.all([import('./list.js'), import('./log.js'), import('./gantt.js')]);
       await this.takeLines(body.split('\n'), alive);
       if (alive.aborted) return;
       more = this.fold.length > from && (headers.get('Link') ?? '').includes('rel="next"');
     }
+    const [lists, logs, gantts] = await (parts ?? []);
+    if (alive.aborted) return;
     // At once: a part of the log would look like all of it.
     batch(() => {
+      this.parts.value = { ...lists, ...logs, ...gantts };
       this.folded.value = this.fold.length;
       this.caughtUp.value = true;
     });
