@@ -40,8 +40,10 @@ pub(crate) fn append_to_frame(archives: &mut Archives, rows: &mut Vec<Row>) {
         }
         let mark = format!("mark-{at}-here");
         let line = generate::heartbeat("followed", at, &mark, 40);
-        // The client's answers to pings are not part of what is measured.
-        client.answer_pings();
+        // The client's answers to pings are not part of what is measured; the server bounds how many it takes a second.
+        if at % 64 == 0 {
+            client.answer_pings();
+        }
         for (log, (client, times)) in logs.iter_mut().zip([(&mut bare, &mut limit), (&mut client, &mut kahn_s)]) {
             let begun = Instant::now();
             log.write_all(line.as_bytes()).expect("a disk");
