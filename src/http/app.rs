@@ -13,6 +13,7 @@ use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Compress, Next, from_fn};
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, Error, HttpMessage as _, HttpServer, web};
 
 use super::error::ApiError;
@@ -57,7 +58,7 @@ pub async fn serve(
     };
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     HttpServer::new(move || app(services.clone()))
-        .on_connect(|stream, _| bound_writes(stream))
+        .on_connect(|stream, _| prepare(stream))
         .workers(workers)
         .max_connections((most_connections / workers).max(1))
         .client_request_timeout(HEAD_DEADLINE)
@@ -74,11 +75,20 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a peer may take nothing of what is sent to it, in milliseconds, before its connection is cut.
 const UNREAD_MS: u32 = 60_000;
 
+/// What every connection gets.
+fn prepare(stream: &dyn Any) {
+    let Some(stream) = stream.downcast_ref::<TcpStream>() else { return };
+    // A frame of the feed is small, and the one before it may be unacknowledged for 40 ms.
+    if let Err(error) = stream.set_nodelay(true) {
+        log::warn!("a connection sends small frames late: {error}");
+    }
+    bound_writes(stream);
+}
+
 /// Lets the system cut a connection whose peer does not read. The HTTP library waits for such a peer for ever, whatever
 /// becomes of the answer.
 #[cfg(target_os = "linux")]
-fn bound_writes(stream: &dyn Any) {
-    let Some(stream) = stream.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+fn bound_writes(stream: &TcpStream) {
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, UNREAD_MS) {
         log::warn!("a connection has no bound on its writes: {error}");
     }
@@ -86,7 +96,7 @@ fn bound_writes(stream: &dyn Any) {
 
 /// Only this system has such a bound.
 #[cfg(not(target_os = "linux"))]
-fn bound_writes(_: &dyn Any) {
+fn bound_writes(_: &TcpStream) {
     let _ = UNREAD_MS;
 }
 
