@@ -1,5 +1,5 @@
 //! The UI: its files, embedded in the binary as they stand in `src/ui`, each under the hash of all of them, so that
-//! a browser never asks twice for one that it has. A debug build reads them from disk at each request.
+//! a browser never asks twice for one that it has. A debug build reads them from disk, at most once a second.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ const AN_AGENTS_RUN: &str = "an agent's run";
 const BY_PAGE: &[(&str, &[&str])] = &[
     ("", &["js/runs.js", "js/list.js"]),
     ("runs", &["js/runs.js", "js/list.js"]),
-    // Its timeline and log come once header, verdict and graph are drawn.
+    // Its timeline and log are asked for once its first events are there.
     (A_RUN, &["js/run.js", "js/drawer.js", "js/dag.js", "js/layout.js"]),
     (AN_AGENTS_RUN, &["js/agentrun.js", "js/fleet.js", "js/steps.js", "js/gantt.js", "js/list.js"]),
     ("agents", &["js/agents.js", "js/fleet.js", "js/list.js"]),
