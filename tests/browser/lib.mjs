@@ -163,12 +163,19 @@ const waiting = new Map();
 export const drawn = (page) => page.evaluate(() => new Promise((resolve) =>
   requestAnimationFrame(() => requestAnimationFrame(() => resolve(undefined)))));
 
-/** Waits for `is` of `read`'s value; what it last was is in the message. */
+/**
+ * Waits for `is` of `read`'s value; what it last was is in the message. A read that fails (what it looks at is not on the
+ * page yet) is a value that does not fit yet.
+ */
 export async function until(what, read, is = (value) => Boolean(value), patience = PATIENCE) {
   const end = Date.now() + patience;
   for (let last; ;) {
-    last = await read();
-    if (is(last)) return last;
+    try {
+      last = await read();
+      if (is(last)) return last;
+    } catch (error) {
+      last = String(error);
+    }
     if (Date.now() > end) throw new Error(`${what}: still ${JSON.stringify(last)?.slice(0, 400)} after ${patience} ms`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
