@@ -31,11 +31,14 @@ impl KeyAccess {
         };
         let found = self
             .door
-            .outside(Query {
-                sql: "SELECT tenant_id, tenant_name, key_id, scope, key_sha256, expired, revoked, use_is_stale \
+            .outside(
+                "key",
+                Query {
+                    sql: "SELECT tenant_id, tenant_name, key_id, scope, key_sha256, expired, revoked, use_is_stale \
                       FROM kahn_api_key_candidates($1)",
-                parameters: &[(&presented.prefix, Type::TEXT)],
-            })
+                    parameters: &[(&presented.prefix, Type::TEXT)],
+                },
+            )
             .await
             .and_then(|rows| rows.iter().map(Candidate::read).collect::<Result<Vec<_>, _>>());
         let candidates = found.map_err(|error| {
@@ -73,7 +76,7 @@ impl KeyAccess {
         let door = self.door.clone();
         tokio::spawn(async move {
             let noted: Result<u64, DatabaseError> = door
-                .write(tenant, move |transaction| {
+                .write("key_use", tenant, move |transaction| {
                     Box::pin(async move {
                         let sql = "UPDATE api_keys SET last_used_at = now() WHERE key_id = $1 \
                                    AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')";

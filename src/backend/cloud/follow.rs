@@ -157,10 +157,13 @@ async fn notify(door: Door, mut waiting: mpsc::Receiver<(TenantId, RunId)>) {
         }
         let payloads: Vec<String> = changed.iter().map(|(tenant, run_id)| format!("{}:{run_id}", tenant.0)).collect();
         let sent = door
-            .outside(Query {
-                sql: "SELECT pg_notify($1, payload) FROM unnest($2) AS payload",
-                parameters: &[(&CHANNEL, Type::TEXT), (&payloads, Type::TEXT_ARRAY)],
-            })
+            .outside(
+                "notify",
+                Query {
+                    sql: "SELECT pg_notify($1, payload) FROM unnest($2) AS payload",
+                    parameters: &[(&CHANNEL, Type::TEXT), (&payloads, Type::TEXT_ARRAY)],
+                },
+            )
             .await;
         if let Err(error) = sent {
             log::warn!("notifications were not sent ({error}); the poll will find the changes");
@@ -201,8 +204,9 @@ fn followed(followers: &Followers) -> Vec<TenantId> {
 }
 
 async fn horizon(door: &Door) -> Result<String, DatabaseError> {
-    let rows =
-        door.outside(Query { sql: "SELECT pg_snapshot_xmin(pg_current_snapshot())::text", parameters: &[] }).await?;
+    let rows = door
+        .outside("horizon", Query { sql: "SELECT pg_snapshot_xmin(pg_current_snapshot())::text", parameters: &[] })
+        .await?;
     let row = rows.first().ok_or_else(|| DatabaseError::Unreadable("no snapshot".to_owned()))?;
     Ok(row.try_get(0)?)
 }
@@ -211,8 +215,9 @@ async fn changed_since(door: &Door, tenant: TenantId, horizon: &str) -> Result<V
     // The upper bound keeps rows of a restored dump out, whose ids are another cluster's.
     let sql = "SELECT run_id FROM runs WHERE changed >= $1::text::xid8 AND changed < pg_snapshot_xmax(pg_current_snapshot()) LIMIT $2";
     let limit = NAMED as i64 + 1;
-    let [rows] =
-        door.read(tenant, [Query { sql, parameters: &[(&horizon, Type::TEXT), (&limit, Type::INT8)] }]).await?;
+    let [rows] = door
+        .read("changed", tenant, [Query { sql, parameters: &[(&horizon, Type::TEXT), (&limit, Type::INT8)] }])
+        .await?;
     if rows.len() > NAMED {
         return Ok(vec![Change::All]);
     }

@@ -14,6 +14,7 @@ mod migrate;
 mod pool;
 mod scope;
 mod store;
+mod tally;
 mod tenant;
 
 use std::path::PathBuf;

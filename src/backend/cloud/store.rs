@@ -31,10 +31,16 @@ impl PostgresStore {
     }
 
     /// The row of one run that is not deleted, with these columns.
-    async fn row(&self, who: &Principal, run_id: &RunId, columns: &str) -> Result<Option<Row>, StoreError> {
+    async fn row(
+        &self,
+        name: &'static str,
+        who: &Principal,
+        run_id: &RunId,
+        columns: &str,
+    ) -> Result<Option<Row>, StoreError> {
         let sql = format!("SELECT {columns} FROM runs WHERE run_id = $1 AND deleted_at IS NULL");
         let parameters = [(&run_id.as_str() as _, Type::TEXT)];
-        let [rows] = self.door.read(tenant(who)?, [Query { sql: &sql, parameters: &parameters }]).await?;
+        let [rows] = self.door.read(name, tenant(who)?, [Query { sql: &sql, parameters: &parameters }]).await?;
         Ok(rows.into_iter().next())
     }
 }
@@ -44,7 +50,7 @@ impl Store for PostgresStore {
     async fn list(&self, who: &Principal, query: &ListQuery) -> Result<ListPage, StoreError> {
         let sql = ListSql::of(query);
         let parameters = sql.parameters();
-        let [rows, counted] = self.door.read(tenant(who)?, sql.queries(&parameters)).await?;
+        let [rows, counted] = self.door.read("list", tenant(who)?, sql.queries(&parameters)).await?;
         let mut items = rows.iter().map(|row| read_summary(row, 0)).collect::<Result<Vec<_>, _>>()?;
         let more = items.len() > query.limit;
         items.truncate(query.limit);
@@ -58,7 +64,8 @@ impl Store for PostgresStore {
     async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError> {
         let sql = SelectionSql::of(selection);
         let parameters = sql.parameters();
-        let [rows] = self.door.read(tenant(who)?, [Query { sql: &sql.sql, parameters: &parameters }]).await?;
+        let [rows] =
+            self.door.read("summaries", tenant(who)?, [Query { sql: &sql.sql, parameters: &parameters }]).await?;
         // Many summaries are long to read: away from the threads that serve requests.
         let read = tokio::task::spawn_blocking(move || rows.into_iter().map(|row| read_summary(&row, 0)).collect());
         let summaries: Result<Vec<_>, DatabaseError> = read.await.map_err(|error| StoreError::Failed(error.into()))?;
@@ -71,12 +78,12 @@ impl Store for PostgresStore {
     }
 
     async fn summary(&self, who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {
-        let row = self.row(who, run_id, "summary").await?;
+        let row = self.row("summary", who, run_id, "summary").await?;
         Ok(row.map(|row| read_summary(&row, 0)).transpose()?)
     }
 
     async fn load(&self, who: &Principal, run_id: &RunId) -> Result<Option<Loaded>, StoreError> {
-        let Some(row) = self.row(who, run_id, "summary, state, graph").await? else { return Ok(None) };
+        let Some(row) = self.row("load", who, run_id, "summary, state, graph").await? else { return Ok(None) };
         let graph: Option<&[u8]> = column(&row, 2)?;
         let graph = graph
             .map(Graph::parse)
@@ -92,7 +99,8 @@ impl Store for PostgresStore {
     async fn spawned(&self, who: &Principal, run_id: &RunId) -> Result<Vec<Spawned>, StoreError> {
         let sql = "SELECT summary FROM runs WHERE parent_run_id = $1 AND deleted_at IS NULL ORDER BY started NULLS LAST, run_id";
         let parent = run_id.as_str();
-        let [rows] = self.door.read(tenant(who)?, [Query { sql, parameters: &[(&parent, Type::TEXT)] }]).await?;
+        let [rows] =
+            self.door.read("spawned", tenant(who)?, [Query { sql, parameters: &[(&parent, Type::TEXT)] }]).await?;
         let mut spawned = Vec::with_capacity(rows.len());
         for row in &rows {
             let child = read_summary(row, 0)?;
@@ -124,6 +132,7 @@ impl Store for PostgresStore {
         let [runs, rows] = self
             .door
             .read(
+                "read",
                 tenant(who)?,
                 [
                     Query { sql: run, parameters: &[(&name, Type::TEXT)] },
@@ -147,7 +156,7 @@ impl Store for PostgresStore {
     }
 
     async fn graph(&self, who: &Principal, run_id: &RunId) -> Result<Option<Option<GraphFile>>, StoreError> {
-        let Some(row) = self.row(who, run_id, "graph, graph_sha256").await? else { return Ok(None) };
+        let Some(row) = self.row("graph", who, run_id, "graph, graph_sha256").await? else { return Ok(None) };
         let bytes: Option<&[u8]> = column(&row, 0)?;
         let sha256: Option<String> = column(&row, 1)?;
         let file = bytes.zip(sha256).map(|(bytes, sha256)| GraphFile { bytes: Bytes::copy_from_slice(bytes), sha256 });
@@ -159,7 +168,9 @@ impl Store for PostgresStore {
         let run = run_id.clone();
         let put = self
             .door
-            .write(tenant, move |transaction| {
+            .write("put_graph", tenant, move |transaction| {
+                // Called again after a conflict, so each call has its own.
+                let (run, bytes) = (run.clone(), bytes.clone());
                 Box::pin(async move { append::put_graph(transaction, tenant, &run, &bytes).await })
             })
             .await?;
@@ -172,9 +183,11 @@ impl Store for PostgresStore {
     async fn append(&self, who: &Principal, batch: Vec<Part>) -> Result<Appended, StoreError> {
         let tenant = tenant(who)?;
         let changed: Vec<RunId> = batch.iter().map(|part| part.run_id.clone()).collect();
+        let batch = Arc::new(batch);
         let appended = self
             .door
-            .write(tenant, move |transaction| {
+            .write("append", tenant, move |transaction| {
+                let batch = Arc::clone(&batch);
                 Box::pin(async move { append::append(transaction, tenant, &batch).await })
             })
             .await?;
@@ -185,7 +198,7 @@ impl Store for PostgresStore {
     }
 
     async fn problems(&self, who: &Principal, run_id: &RunId) -> Result<Option<Problems>, StoreError> {
-        let Some(row) = self.row(who, run_id, "state").await? else { return Ok(None) };
+        let Some(row) = self.row("problems", who, run_id, "state").await? else { return Ok(None) };
         let state = read_state(column(&row, 0)?)?;
         // A batch with a malformed line is refused as a whole: whatever is stored was kept.
         let ledger =
@@ -198,7 +211,7 @@ impl Store for PostgresStore {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.door.outside(Query { sql: "SELECT 1", parameters: &[] }).await?;
+        self.door.outside("ready", Query { sql: "SELECT 1", parameters: &[] }).await?;
         Ok(())
     }
 }
@@ -224,9 +237,10 @@ impl From<DatabaseError> for StoreError {
     fn from(error: DatabaseError) -> Self {
         match error {
             // A retry settles these, the lost COMMIT among them.
-            DatabaseError::NoConnection(_) | DatabaseError::Lost(_) | DatabaseError::CommitUnknown(_) => {
-                Self::Unavailable(error.into())
-            }
+            DatabaseError::NoConnection(_)
+            | DatabaseError::Lost(_)
+            | DatabaseError::Conflict(_)
+            | DatabaseError::CommitUnknown(_) => Self::Unavailable(error.into()),
             DatabaseError::Refused { .. } | DatabaseError::Unreadable(_) => Self::Failed(error.into()),
         }
     }
