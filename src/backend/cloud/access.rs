@@ -1,34 +1,65 @@
 //! Who asks: a bearer token, told apart by its shape. Until sign-in with a provider exists, API keys are the only kind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use quick_cache::sync::Cache;
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::api_keys;
+use super::api_keys::{self, KeyHash, Presented};
 use super::scope::{DatabaseError, Door, Query, TenantId};
 use crate::contract::{Access, Principal, PrincipalKind, Refusal, RequestFacts, Scope, Tenant};
 
 /// The longest Authorization field that is looked at.
 const LONGEST_FIELD: usize = 8 * 1024;
 
+/// How long a key that was found to be good is let in again unasked. With the pace at which sockets are asked again (every
+/// 3 s), a revoked key is dead within 5 s everywhere.
+const TRUSTED: Duration = Duration::from_secs(1);
+
+/// How many keys are remembered at once.
+const REMEMBERED: usize = 4096;
+
 /// Lets API keys in, and nobody else.
 pub(super) struct KeyAccess {
     door: Door,
+    /// By the key's hash, never the key. Refusals are not remembered.
+    known: Cache<KeyHash, Holder>,
+}
+
+/// Who holds a key, as of a moment.
+#[derive(Clone)]
+struct Holder {
+    principal: Arc<Principal>,
+    /// Before the database was asked.
+    asked: Instant,
 }
 
 impl KeyAccess {
     pub(super) fn new(door: Door) -> Self {
-        Self { door }
+        Self { door, known: Cache::new(REMEMBERED) }
     }
 
-    /// No cache: a revoked key is dead at once.
-    async fn key_holder(&self, token: &str) -> Result<Principal, Refusal> {
+    /// Asks the database once a [`TRUSTED`] span, for all requests that present the key in it.
+    async fn key_holder(&self, token: &str) -> Result<Arc<Principal>, Refusal> {
         let Some(presented) = api_keys::parse(token) else {
             return Err(refused("it is no key that kahn made (mistyped?)", token));
         };
+        let now = Instant::now();
+        let is_stale = |holder: &Holder| now.saturating_duration_since(holder.asked) >= TRUSTED;
+        self.known.remove_if(&presented.hash, is_stale);
+        let holder = self.known.get_or_insert_async(&presented.hash, self.look_up(&presented, token)).await?;
+        // Whoever waited for another request's answer may have got one to a question of long ago.
+        let holder = if is_stale(&holder) { self.look_up(&presented, token).await? } else { holder };
+        Ok(holder.principal)
+    }
+
+    async fn look_up(&self, presented: &Presented<'_>, token: &str) -> Result<Holder, Refusal> {
+        let asked = Instant::now();
         let found = self
             .door
             .outside(
@@ -63,23 +94,27 @@ impl KeyAccess {
         if key.use_is_stale {
             self.note_use(key.tenant, key.key_id);
         }
-        Ok(Principal {
+        let principal = Arc::new(Principal {
             kind: PrincipalKind::ApiKey,
             user: format!("key:{}", key.key_id),
             tenant: Some(Tenant { id: key.tenant.0.to_string().into(), name: Arc::clone(&key.tenant_name) }),
             scopes: vec![scope],
-        })
+        });
+        Ok(Holder { principal, asked })
     }
 
-    /// Writes `last_used_at`, at most once a minute, behind the request's back.
+    /// Writes `last_used_at`, at most once a minute, behind the request's back. Never waits for a lock: it would hold a
+    /// connection that requests want.
     fn note_use(&self, tenant: TenantId, key_id: Uuid) {
         let door = self.door.clone();
         tokio::spawn(async move {
             let noted: Result<u64, DatabaseError> = door
                 .write("key_use", tenant, move |transaction| {
                     Box::pin(async move {
-                        let sql = "UPDATE api_keys SET last_used_at = now() WHERE key_id = $1 \
-                                   AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')";
+                        let sql = "UPDATE api_keys SET last_used_at = now() WHERE key_id = ( \
+                                     SELECT key_id FROM api_keys WHERE key_id = $1 \
+                                     AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') \
+                                     FOR UPDATE SKIP LOCKED)";
                         transaction.execute(sql, &[(&key_id, Type::UUID)]).await
                     })
                 })
@@ -110,7 +145,7 @@ impl Access for KeyAccess {
         }
         let token = token.trim_matches(' ');
         if token.starts_with("kahn_") {
-            self.key_holder(token).await
+            self.key_holder(token).await.map(Arc::unwrap_or_clone)
         } else {
             Err(refused("it is no API key, and API keys are the only way in", token))
         }

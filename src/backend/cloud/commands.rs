@@ -1,4 +1,6 @@
-//! The subcommands that only this build has. They work over the owner's DSN, never over the server's.
+//! The subcommands that only this build has.
+
+mod tenant;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,10 +10,11 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::tenant::TenantCommand;
 use super::Options;
 use super::migrate::{self, MigrateError};
 use super::pool::Database;
-use super::tenant::{self, KeyScope, Provision, TenantError};
+use super::tenant as tenants;
 use crate::config::{self, BootError, Serving};
 use crate::domain::Timestamp;
 
@@ -22,7 +25,7 @@ const ADMIN_DATABASE_URL: &str = "KAHN_ADMIN_DATABASE_URL";
 pub enum Command {
     /// Apply the migrations over the owner's DSN (KAHN_ADMIN_DATABASE_URL)
     Migrate(MigrateOptions),
-    /// Tenants: make one, with its first key
+    /// Tenants, their plans and keys
     #[command(subcommand)]
     Tenant(TenantCommand),
 }
@@ -39,35 +42,6 @@ pub struct MigrateOptions {
     /// File with the password that the role kahn_app gets (not read with --check)
     #[arg(long, env = "KAHN_APP_PASSWORD_FILE", value_name = "FILE")]
     app_password_file: Option<PathBuf>,
-    /// PEM file with the certificate of the database's authority, instead of the web's
-    #[arg(long, env = "KAHN_DATABASE_CA_FILE", value_name = "FILE")]
-    database_ca_file: Option<PathBuf>,
-}
-
-/// Subcommands of `kahn tenant`.
-#[derive(Debug, Subcommand)]
-pub enum TenantCommand {
-    /// Make a tenant with its plan and first key; doing it again changes nothing
-    Provision(ProvisionOptions),
-}
-
-/// Options of `kahn tenant provision`.
-#[derive(Debug, Args)]
-pub struct ProvisionOptions {
-    /// The tenant's name: lower-case letters, digits and dashes
-    name: String,
-    /// The organisation at the identity provider whose people belong to it
-    #[arg(long, env = "KAHN_TENANT_ORG", value_name = "ORG_ID")]
-    org: String,
-    /// What the key may do
-    #[arg(long, env = "KAHN_TENANT_SCOPE", value_enum, default_value_t = KeyScope::Ingest)]
-    scope: KeyScope,
-    /// Keep the key in this file too (mode 0600), as `KAHN_KEY_<NAME>=...` or `KAHN_READ_KEY_<NAME>=...`
-    #[arg(long, env = "KAHN_TENANT_WRITE_ENV", value_name = "FILE")]
-    write_env: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long, env = "KAHN_JSON", value_parser = BoolishValueParser::new())]
-    json: bool,
     /// PEM file with the certificate of the database's authority, instead of the web's
     #[arg(long, env = "KAHN_DATABASE_CA_FILE", value_name = "FILE")]
     database_ca_file: Option<PathBuf>,
@@ -93,7 +67,7 @@ impl Command {
         runtime.block_on(async {
             match self {
                 Self::Migrate(options) => run_migrate(&options, &mut out).await,
-                Self::Tenant(TenantCommand::Provision(options)) => run_provision(options, &mut out).await,
+                Self::Tenant(command) => command.run(&mut out).await,
             }
         })
     }
@@ -113,15 +87,6 @@ async fn run_migrate(options: &MigrateOptions, out: &mut dyn Write) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_provision(options: ProvisionOptions, out: &mut dyn Write) -> Result<ExitCode, BootError> {
-    let database = owner(options.database_ca_file.as_ref())?;
-    let wanted = Provision { name: options.name, org: options.org, scope: options.scope, env_file: options.write_env };
-    let provisioned = tenant::provision(&database, &wanted).await?;
-    let done = if options.json { put_json(out, &provisioned) } else { provisioned.tell(out) };
-    done.map_err(TenantError::Output)?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// One JSON object as a line.
 fn put_json(out: &mut dyn Write, value: &impl Serialize) -> std::io::Result<()> {
     writeln!(out, "{}", serde_json::to_string(value)?)
@@ -134,12 +99,6 @@ fn owner(ca_file: Option<&PathBuf>) -> Result<Database, MigrateError> {
 
 impl From<MigrateError> for BootError {
     fn from(error: MigrateError) -> Self {
-        if error.is_configuration() { Self::configuration(error.to_string()) } else { Self::Failure(error.to_string()) }
-    }
-}
-
-impl From<TenantError> for BootError {
-    fn from(error: TenantError) -> Self {
         if error.is_configuration() { Self::configuration(error.to_string()) } else { Self::Failure(error.to_string()) }
     }
 }

@@ -101,7 +101,7 @@ impl Options {
             Err(_) => format!("Postgres ({DATABASE_URL} names none that can be used)"),
         };
         let auth = match self.way_in() {
-            Ok(()) => "API keys, looked up at each request",
+            Ok(()) => "API keys, looked up again after a second",
             Err(_) => "none is configured (KAHN_AUTH)",
         };
         Description {

@@ -1,20 +1,29 @@
-//! `kahn tenant provision`: a tenant, its plan and its first key, over the owner's DSN. Doing it again changes nothing.
+//! What `kahn tenant` does, over the owner's DSN. Here: making a tenant with its plan and first key (doing it again changes
+//! nothing), and what all of these commands share.
+
+mod env_file;
+mod keys;
+mod list;
 
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
-use super::api_keys;
+use self::env_file::EnvFile;
+pub(super) use self::keys::{Revoke, Rotate, revoke, rotate};
+pub(super) use self::list::list;
+use super::api_keys::{self, NewKey};
 use super::migrate::{self, MigrateError};
 use super::pool::{Database, root_cause};
+use crate::domain::Timestamp;
 
-/// One lock a database: `kahn` and 2, in ASCII. It keeps an org from getting two tenants.
+/// One lock a database: `kahn` and 2, in ASCII. It keeps an org from getting two tenants, and a tenant too many keys.
 const LOCK: i64 = 0x6b61_686e_0002;
 
 /// What a key may do.
@@ -109,6 +118,38 @@ pub(super) enum TenantError {
         /// The tenant that has it.
         name: String,
     },
+    /// The name has a tenant of another org.
+    #[error("the tenant {name} belongs to the org {org}; use that org, or another name")]
+    NameTaken {
+        /// The tenant.
+        name: String,
+        /// The org that has it.
+        org: String,
+    },
+    /// No such tenant.
+    #[error("there is no tenant {0:?}; `kahn tenant list` shows all of them")]
+    NoTenant(String),
+    /// No such key.
+    #[error("the tenant {name} has no key {key_id:?}; `kahn tenant list` shows the ids of all of them")]
+    NoKey {
+        /// The tenant.
+        name: String,
+        /// What was asked for.
+        key_id: String,
+    },
+    /// A rotation is still going on.
+    #[error(
+        "the tenant {name} has two live {scope} keys already ({}), and two are the most; wait until the older one has \
+         ended, or end one now with `kahn tenant revoke-key {name} KEY_ID`", .key_ids.join(", ")
+    )]
+    TwoKeys {
+        /// The tenant.
+        name: String,
+        /// What the keys may do.
+        scope: &'static str,
+        /// The keys, the older one first.
+        key_ids: Vec<String>,
+    },
     /// Connection and schema.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
@@ -172,10 +213,7 @@ pub(super) async fn provision(database: &Database, wanted: &Provision) -> Result
         return Err(TenantError::BadOrg(wanted.org.clone()));
     }
     let mut client = migrate::connect(database).await?;
-    let transaction = client.transaction().await?;
-    // The owner of the tables, whoever logged in: so the walls are the same for a superuser and for a managed database.
-    transaction.batch_execute("SET LOCAL ROLE kahn_owner").await?;
-    transaction.execute_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await?;
+    let transaction = begin(&mut client).await?;
     let (tenant, prefix, made) = tenant(&transaction, wanted).await?;
     let live = transaction
         .query_typed(
@@ -197,7 +235,8 @@ pub(super) async fn provision(database: &Database, wanted: &Provision) -> Result
         return Ok(provisioned);
     }
     let key = api_keys::make(&prefix)?;
-    add_key(&transaction, tenant, &prefix, wanted, &key.hash).await?;
+    let by = Made { tenant, prefix: &prefix, scope: wanted.scope, label: "first", actor: "kahn tenant provision" };
+    by.keep(&transaction, &key).await?;
     // The file is written before the commit and takes its name after it: a key is never committed and lost.
     let kept = wanted
         .env_file
@@ -233,6 +272,9 @@ async fn tenant(transaction: &Transaction<'_>, wanted: &Provision) -> Result<(Uu
         }
         return Ok((tenant, prefix, false));
     }
+    if let Some(org) = orgs_of(transaction, &wanted.name).await?.pop() {
+        return Err(TenantError::NameTaken { name: wanted.name.clone(), org: org.1 });
+    }
     let prefix = api_keys::make_prefix()?;
     transaction
         .execute_typed(
@@ -243,75 +285,95 @@ async fn tenant(transaction: &Transaction<'_>, wanted: &Provision) -> Result<(Uu
     Ok((tenant, prefix, true))
 }
 
-async fn add_key(
+/// A new key, but for its secret.
+struct Made<'a> {
+    tenant: Uuid,
+    prefix: &'a str,
+    scope: KeyScope,
+    label: &'a str,
+    actor: &'a str,
+}
+
+impl Made<'_> {
+    /// Keeps the key's hash; the key's id.
+    async fn keep(&self, transaction: &Transaction<'_>, key: &NewKey) -> Result<Uuid, TenantError> {
+        let key_id = Uuid::new_v4();
+        let hash = key.hash.as_slice();
+        transaction
+            .execute_typed(
+                "INSERT INTO public.api_keys (tenant_id, key_id, prefix, label, scope, key_sha256) VALUES ($1, $2, $3, $4, $5, $6)",
+                &[
+                    (&self.tenant, Type::UUID),
+                    (&key_id, Type::UUID),
+                    (&self.prefix, Type::TEXT),
+                    (&self.label, Type::TEXT),
+                    (&self.scope.as_str(), Type::TEXT),
+                    (&hash, Type::BYTEA),
+                ],
+            )
+            .await?;
+        note(transaction, self.tenant, (self.actor, "key_made", &key_id.to_string())).await?;
+        Ok(key_id)
+    }
+}
+
+/// Notes who did what with whom.
+async fn note(
     transaction: &Transaction<'_>,
     tenant: Uuid,
-    prefix: &str,
-    wanted: &Provision,
-    hash: &[u8],
+    (actor, action, target): (&str, &str, &str),
 ) -> Result<(), TenantError> {
-    let key_id = Uuid::new_v4();
     transaction
         .execute_typed(
-            "INSERT INTO public.api_keys (tenant_id, key_id, prefix, label, scope, key_sha256) VALUES ($1, $2, $3, 'first', $4, $5)",
+            "INSERT INTO public.activity (tenant_id, activity_id, actor, action, target) VALUES ($1, $2, $3, $4, $5)",
             &[
                 (&tenant, Type::UUID),
-                (&key_id, Type::UUID),
-                (&prefix, Type::TEXT),
-                (&wanted.scope.as_str(), Type::TEXT),
-                (&hash, Type::BYTEA),
+                (&Uuid::new_v4(), Type::UUID),
+                (&actor, Type::TEXT),
+                (&action, Type::TEXT),
+                (&target, Type::TEXT),
             ],
-        )
-        .await?;
-    transaction
-        .execute_typed(
-            "INSERT INTO public.activity (tenant_id, activity_id, actor, action, target) VALUES ($1, $2, 'kahn tenant provision', 'key_made', $3)",
-            &[(&tenant, Type::UUID), (&Uuid::new_v4(), Type::UUID), (&key_id.to_string(), Type::TEXT)],
         )
         .await?;
     Ok(())
 }
 
-/// A file of `NAME=value` lines, written beside its place until [`EnvFile::take_place`].
-struct EnvFile {
-    path: PathBuf,
-    draft: PathBuf,
+/// A transaction of the tables' owner, whoever logged in (so the walls are the same for a superuser and for a managed
+/// database's owner), one after the other.
+async fn begin(client: &mut Client) -> Result<Transaction<'_>, TenantError> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute("SET LOCAL ROLE kahn_owner").await?;
+    transaction.execute_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await?;
+    Ok(transaction)
 }
 
-impl EnvFile {
-    fn prepare(path: &Path, variable: &str, value: &str) -> Result<Self, TenantError> {
-        let refused = |reason| TenantError::EnvFile { path: path.to_owned(), reason };
-        let before = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(refused(error)),
-        };
-        let own = format!("{variable}=");
-        let mut text: String =
-            before.lines().filter(|line| !line.starts_with(&own)).flat_map(|line| [line, "\n"]).collect();
-        text.push_str(&format!("{own}{value}\n"));
-        let mut draft = path.as_os_str().to_owned();
-        draft.push(format!(".{}", std::process::id()));
-        let draft = PathBuf::from(draft);
-        let write = || {
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        };
-        write().map_err(refused)?;
-        Ok(Self { path: path.to_owned(), draft })
-    }
-
-    fn take_place(self) -> Result<PathBuf, TenantError> {
-        std::fs::rename(&self.draft, &self.path)
-            .map(|()| self.path.clone())
-            .map_err(|reason| TenantError::EnvFile { path: self.path.clone(), reason })
-    }
+/// The tenants of this name and their orgs, asked as the one role that looks over all walls: at just these columns.
+async fn orgs_of(transaction: &Transaction<'_>, name: &str) -> Result<Vec<(Uuid, String)>, TenantError> {
+    transaction.batch_execute("SET LOCAL ROLE kahn_lookup").await?;
+    let rows = transaction
+        .query_typed(
+            "SELECT tenant_id, org_id FROM public.tenants WHERE name = $1 AND NOT reserved",
+            &[(&name, Type::TEXT)],
+        )
+        .await?;
+    transaction.batch_execute("SET LOCAL ROLE kahn_owner").await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-impl Drop for EnvFile {
-    fn drop(&mut self) {
-        // Gone already when it took its place; left over when the transaction failed.
-        drop(std::fs::remove_file(&self.draft));
-    }
+/// The tenant of this name, which the transaction works for from here on.
+async fn enter(transaction: &Transaction<'_>, name: &str) -> Result<Uuid, TenantError> {
+    let [(tenant, _)] = orgs_of(transaction, name).await?[..] else {
+        return Err(TenantError::NoTenant(name.to_owned()));
+    };
+    transaction
+        .execute_typed("SELECT set_config('kahn.tenant_id', $1, true)", &[(&tenant.to_string(), Type::TEXT)])
+        .await?;
+    Ok(tenant)
+}
+
+/// A moment of the database.
+fn moment(row: &Row, place: usize) -> Result<Option<Timestamp>, TenantError> {
+    let moment: Option<SystemTime> = row.try_get(place)?;
+    let millis = moment.map(|moment| moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis());
+    Ok(millis.map(|millis| Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))))
 }

@@ -10,6 +10,7 @@ mod library;
 mod lists;
 mod migrate;
 mod provision;
+mod tenants;
 mod walls;
 mod writes;
 
