@@ -11,7 +11,12 @@ CREATE TABLE public.runs (
   next_seq       bigint NOT NULL DEFAULT 0 CHECK (next_seq >= 0),
   log_id         text COLLATE "C",
   summary        text COLLATE "C" NOT NULL DEFAULT '',
+  -- The state after the first `state_seq` lines; how many bytes (with LFs) the lines behind it are.
   state          text COLLATE "C" NOT NULL DEFAULT '',
+  state_seq      bigint NOT NULL DEFAULT 0 CHECK (state_seq >= 0),
+  tail_bytes     bigint NOT NULL DEFAULT 0 CHECK (tail_bytes >= 0),
+  -- By which rules summary and state were made: those of others are made again from the lines.
+  fold_version   integer NOT NULL DEFAULT 0,
   graph          bytea,
   graph_sha256   text COLLATE "C",
   received_at    timestamptz NOT NULL DEFAULT now(),

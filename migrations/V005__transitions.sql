@@ -1,5 +1,5 @@
--- The log, a row a line: the bytes as they came, without their LF. bytea, since jsonb re-encodes (and dies of \u0000).
--- The server may add lines and read them, never change one.
+-- The log: the bytes of the lines as they came, those of one batch together in rows of about 64 KiB, joined by LF, under the seq
+-- of the first. bytea, since jsonb re-encodes (and dies of \u0000). The server may add lines and read them, never change one.
 
 SET LOCAL ROLE kahn_owner;
 
@@ -7,10 +7,20 @@ CREATE TABLE public.transitions (
   tenant_id uuid NOT NULL,
   run_id    text COLLATE "C" NOT NULL,
   seq       bigint NOT NULL CHECK (seq >= 0),
-  line      bytea NOT NULL,
+  lines     bytea NOT NULL,
   PRIMARY KEY (tenant_id, run_id, seq),
   FOREIGN KEY (tenant_id, run_id) REFERENCES public.runs (tenant_id, run_id)
 );
+
+-- Compressed by lz4 where this Postgres was built with it: measured, that takes in twice as much a second as its own pglz.
+DO $lz4$
+BEGIN
+  ALTER TABLE public.transitions ALTER lines SET COMPRESSION lz4;
+  ALTER TABLE public.runs ALTER summary SET COMPRESSION lz4, ALTER state SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+  NULL;
+END
+$lz4$;
 
 ALTER TABLE public.transitions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.transitions FORCE ROW LEVEL SECURITY;

@@ -1,12 +1,20 @@
 //! Writing: a batch of lines, or a graph, in one transaction. Lines and what `reduce` makes of them change together, so
 //! every reader sees both or neither.
+//!
+//! A batch takes three trips however many runs it names: the rows are made and locked; what is written is sent; COMMIT. One more
+//! where lines have to be read, because they are sent again or because the state of a run is not held.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::{join, join3};
 use tokio_postgres::types::Type;
 
+use super::cache::{Held, HotRun, Runs};
+use super::lines::{self, NewLines, Span, signed};
 use super::scope::{DatabaseError, TenantId, Transaction};
+use super::stored::{self, Snapshotted, Stored, fold};
 use crate::contract::{Appended, GraphPut, Part, StoreError, WrittenTo, align};
 use crate::domain::id::sha256_hex;
 use crate::domain::{Graph, LogId, RunId, Timestamp, parse_line};
@@ -15,215 +23,249 @@ use crate::reduce::{RunState, Summary};
 /// A run's row, locked until the transaction ends.
 struct LockedRun {
     run_id: RunId,
-    state: RunState,
-    graph: Option<(Bytes, String)>,
+    state: Arc<RunState>,
+    snapshot: Snapshotted,
+    /// The graph and the SHA-256 of its bytes.
+    graph: Option<(Arc<Graph>, String)>,
     deleted: bool,
+    /// How many lines are stored.
+    next_seq: u64,
     /// Whether this transaction adds lines.
     grown: bool,
 }
 
+/// What a transaction wrote: runs to be held once it is committed.
+pub(super) type Written = Vec<Held>;
+
 /// The whole of an append, inside its transaction.
 pub(super) async fn append(
     transaction: &Transaction,
-    tenant: TenantId,
+    (tenant, held): (TenantId, &Runs),
     batch: &[Part],
-) -> Result<Appended, StoreError> {
+) -> Result<(Appended, Written), StoreError> {
     let run_ids: Vec<&RunId> = batch.iter().map(|part| &part.run_id).collect();
-    let mut runs = lock(transaction, tenant, &run_ids).await?;
+    let mut runs = lock(transaction, (tenant, held), &run_ids).await?;
+    let stored = check_stored(transaction, &mut runs, batch).await?;
     let mut appended = Appended::default();
     let mut new_lines = NewLines::default();
-    // In the batch's order, since its first part that does not fit is the one that is told.
-    for part in batch {
+    for (part, duplicates) in batch.iter().zip(stored) {
         let run = runs.get_mut(&part.run_id).ok_or_else(vanished)?;
-        if run.deleted {
-            return Err(StoreError::Gone { run_id: run.run_id.clone() });
-        }
-        let duplicates = check_stored(transaction, part, run.state.next_seq).await?;
         let new = part.lines.get(duplicates..).unwrap_or_default();
-        for line in new {
-            let event = parse_line(line).map_err(|reason| StoreError::Failed(reason.into()))?;
-            new_lines.run_ids.push(part.run_id.as_str());
-            new_lines.seqs.push(signed(run.state.next_seq)?);
-            new_lines.lines.push(line);
-            run.state.fold(&event, line);
+        if !new.is_empty() {
             run.grown = true;
+            let state = Arc::make_mut(&mut run.state);
+            for line in new {
+                let event = parse_line(line).map_err(|reason| StoreError::Failed(reason.into()))?;
+                new_lines.push(&part.run_id, state.next_seq, line)?;
+                run.snapshot.tail_bytes += line.len() as u64 + 1;
+                state.fold(&event, line);
+            }
         }
         appended.accepted += new.len() as u64;
         appended.duplicates += duplicates as u64;
         let end = WrittenTo { next_seq: run.state.next_seq, log_id: run.state.log_id.clone() };
         appended.runs.insert(run.run_id.clone(), end);
     }
-    if appended.accepted > 0 {
-        new_lines.insert(transaction, tenant).await?;
-        save(transaction, runs.values().filter(|run| run.grown)).await?;
-        let bytes = new_lines.lines.iter().map(|line| line.len() as u64 + 1).sum();
-        count_usage(transaction, tenant, appended.accepted, bytes).await?;
+    if appended.accepted == 0 {
+        return Ok((appended, Written::new()));
     }
-    Ok(appended)
+    let (inserted, saved, counted) = join3(
+        new_lines.insert(transaction, tenant),
+        save(transaction, runs.into_values().filter(|run| run.grown)),
+        count_usage(transaction, tenant, (appended.accepted, new_lines.bytes())),
+    )
+    .await;
+    inserted?;
+    let written = saved?;
+    counted?;
+    Ok((appended, written))
 }
 
 /// The whole of a graph's first snapshot, inside its transaction.
 pub(super) async fn put_graph(
     transaction: &Transaction,
-    tenant: TenantId,
+    (tenant, held): (TenantId, &Runs),
     run_id: &RunId,
     bytes: &Bytes,
-) -> Result<GraphPut, StoreError> {
-    let mut runs = lock(transaction, tenant, &[run_id]).await?;
+) -> Result<(GraphPut, Written), StoreError> {
+    let mut runs = lock(transaction, (tenant, held), &[run_id]).await?;
     let run = runs.get_mut(run_id).ok_or_else(vanished)?;
     if run.deleted {
         return Err(StoreError::Gone { run_id: run_id.clone() });
     }
+    let sha256 = sha256_hex(bytes);
     match &run.graph {
-        Some((kept, _)) if kept == bytes => return Ok(GraphPut::Same),
+        Some((_, kept)) if *kept == sha256 => return Ok((GraphPut::Same, Written::new())),
         Some(_) => return Err(StoreError::GraphConflict { run_id: run_id.clone() }),
         None => {}
     }
-    let sha256 = sha256_hex(bytes);
+    check_stored(transaction, &mut runs, &[]).await?;
     transaction
         .execute(
             "UPDATE runs SET graph = $2, graph_sha256 = $3 WHERE run_id = $1",
             &[(&run_id.as_str(), Type::TEXT), (&bytes.as_ref(), Type::BYTEA), (&sha256, Type::TEXT)],
         )
         .await?;
-    run.graph = Some((bytes.clone(), sha256));
-    save(transaction, std::iter::once(&*run)).await?;
-    Ok(GraphPut::Created)
+    let graph = Graph::parse(bytes).map_err(|error| StoreError::Failed(error.into()))?;
+    let graph = Some((Arc::new(graph), sha256));
+    let written = save(transaction, runs.into_values().map(|run| LockedRun { graph: graph.clone(), ..run })).await?;
+    Ok((GraphPut::Created, written))
 }
 
 /// Makes the rows that are missing and locks all, both in the order of run_id, so that nobody waits in a circle. A
 /// transaction that fails leaves no empty rows behind.
 async fn lock(
     transaction: &Transaction,
-    tenant: TenantId,
+    (tenant, held): (TenantId, &Runs),
     run_ids: &[&RunId],
 ) -> Result<BTreeMap<RunId, LockedRun>, StoreError> {
     let names: Vec<&str> = run_ids.iter().map(|run_id| run_id.as_str()).collect();
-    transaction
-        .execute(
+    let hot: Vec<Option<Held>> =
+        run_ids.iter().map(|run_id| held.get(tenant, run_id).filter(|held| held.run.is_some())).collect();
+    let known: Vec<Option<String>> =
+        hot.iter().map(|held| held.as_ref().map(|held| held.changed.to_string())).collect();
+    let sql = format!(
+        "SELECT {} FROM runs AS r JOIN unnest($1, $2) AS known (run_id, changed) ON r.run_id = known.run_id \
+         ORDER BY r.run_id FOR UPDATE OF r",
+        stored::columns("known.changed")
+    );
+    let of_missing = [(&tenant.0 as _, Type::UUID), (&names as _, Type::TEXT_ARRAY)];
+    let of_all = [(&names as _, Type::TEXT_ARRAY), (&known as _, Type::TEXT_ARRAY)];
+    let (made, rows) = join(
+        transaction.execute(
             "INSERT INTO runs (tenant_id, run_id) SELECT $1, run_id FROM unnest($2) AS run_id ORDER BY run_id COLLATE \"C\" \
              ON CONFLICT DO NOTHING",
-            &[(&tenant.0, Type::UUID), (&names, Type::TEXT_ARRAY)],
-        )
-        .await?;
-    let rows = transaction
-        .query(
-            "SELECT run_id, state, graph, graph_sha256, deleted_at IS NOT NULL FROM runs WHERE run_id = ANY ($1) \
-             ORDER BY run_id FOR UPDATE",
-            &[(&names, Type::TEXT_ARRAY)],
-        )
-        .await?;
+            &of_missing,
+        ),
+        transaction.query(&sql, &of_all),
+    )
+    .await;
+    made?;
+    let mut hot: BTreeMap<&RunId, Held> =
+        run_ids.iter().copied().zip(hot).filter_map(|(id, held)| Some((id, held?))).collect();
     let mut runs = BTreeMap::new();
-    for row in rows {
-        let name: &str = row.try_get(0).map_err(DatabaseError::from)?;
-        let state: &str = row.try_get(1).map_err(DatabaseError::from)?;
-        let graph: Option<&[u8]> = row.try_get(2).map_err(DatabaseError::from)?;
-        let sha256: Option<String> = row.try_get(3).map_err(DatabaseError::from)?;
-        let run_id = RunId::parse(name).ok_or_else(|| DatabaseError::Unreadable(format!("run_id {name:?}")))?;
-        let run = LockedRun {
-            run_id: run_id.clone(),
-            state: read_state(state)?,
-            graph: graph.map(Bytes::copy_from_slice).zip(sha256),
-            deleted: row.try_get(4).map_err(DatabaseError::from)?,
-            grown: false,
+    for row in rows? {
+        let stored = Stored::of(&row)?;
+        let run = match hot.remove(&stored.run_id).filter(|_| stored.is_known) {
+            Some(Held { summary, run: Some(HotRun { state, graph }), .. }) => LockedRun {
+                graph: graph.zip(summary.graph_sha256.clone()),
+                state,
+                snapshot: stored.snapshot,
+                deleted: stored.deleted,
+                next_seq: stored.next_seq,
+                run_id: stored.run_id.clone(),
+                grown: false,
+            },
+            _ => LockedRun {
+                run_id: stored.run_id.clone(),
+                state: Arc::new(stored.state),
+                snapshot: stored.snapshot,
+                graph: stored.graph,
+                deleted: stored.deleted,
+                next_seq: stored.next_seq,
+                grown: false,
+            },
         };
-        runs.insert(run_id, run);
+        runs.insert(stored.run_id, run);
     }
     Ok(runs)
 }
-
-/// The state of a row; one that was only just made has none yet.
-pub(super) fn read_state(text: &str) -> Result<RunState, DatabaseError> {
-    if text.is_empty() {
-        return Ok(RunState::default());
-    }
-    serde_json::from_str(text).map_err(|error| DatabaseError::Unreadable(format!("a run's state: {error}")))
-}
-
-/// Holds the part's first lines against what is stored; how many are stored already.
-async fn check_stored(transaction: &Transaction, part: &Part, next_seq: u64) -> Result<usize, StoreError> {
-    let stored = align::overlap(part, next_seq)?;
-    if stored.is_empty() {
-        return Ok(0);
-    }
-    let rows = transaction
-        .query(
-            "SELECT line FROM transitions WHERE run_id = $1 AND seq >= $2 AND seq < $3 ORDER BY seq",
-            &[
-                (&part.run_id.as_str(), Type::TEXT),
-                (&signed(stored.start)?, Type::INT8),
-                (&signed(stored.end)?, Type::INT8),
-            ],
-        )
-        .await?;
-    let lines =
-        rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<&[u8]>, _>>().map_err(DatabaseError::from)?;
-    if lines.len() as u64 != stored.end - stored.start {
-        return Err(DatabaseError::Unreadable(format!("run {} lacks lines below seq {next_seq}", part.run_id)).into());
-    }
-    align::check_duplicates(part, lines)
-}
-
-/// The lines that a batch adds, over all its runs: one statement, however many these are.
-#[derive(Default)]
-struct NewLines<'a> {
-    run_ids: Vec<&'a str>,
-    seqs: Vec<i64>,
-    lines: Vec<&'a [u8]>,
-}
-
-impl NewLines<'_> {
-    async fn insert(&self, transaction: &Transaction, tenant: TenantId) -> Result<(), StoreError> {
-        transaction
-            .execute(
-                "INSERT INTO transitions (tenant_id, run_id, seq, line) \
-                 SELECT $1, run_id, seq, line FROM unnest($2, $3, $4) AS given (run_id, seq, line)",
-                &[
-                    (&tenant.0, Type::UUID),
-                    (&self.run_ids, Type::TEXT_ARRAY),
-                    (&self.seqs, Type::INT8_ARRAY),
-                    (&self.lines, Type::BYTEA_ARRAY),
-                ],
-            )
-            .await?;
-        Ok(())
-    }
-}
-
-/// Writes state and summary of each run, and the columns that lists use: copies of members whose pattern the parser has
-/// checked, so that no event can bring a NUL here, which text columns do not take.
-async fn save(transaction: &Transaction, runs: impl Iterator<Item = &LockedRun>) -> Result<(), StoreError> {
-    let mut states = Vec::new();
-    let mut summaries = Vec::new();
-    for run in runs {
-        let graph = match &run.graph {
-            Some((bytes, sha256)) => {
-                Some((Graph::parse(bytes).map_err(|error| StoreError::Failed(error.into()))?, sha256))
+/// Reads what is stored, of all runs at once: folds what is missing of their states, and holds the parts' first lines against
+/// what they repeat. How many lines of each part are stored already.
+///
+/// # Errors
+///
+/// That of the first part that does not fit.
+async fn check_stored(
+    transaction: &Transaction,
+    runs: &mut BTreeMap<RunId, LockedRun>,
+    batch: &[Part],
+) -> Result<Vec<usize>, StoreError> {
+    let mut duplicates = Vec::with_capacity(batch.len());
+    let mut misfit = None;
+    let mut spans: Vec<Span> = Vec::new();
+    for part in batch {
+        let run = runs.get(&part.run_id).ok_or_else(vanished)?;
+        let gone = || StoreError::Gone { run_id: part.run_id.clone() };
+        let overlap = if run.deleted { Err(gone()) } else { align::overlap(part, run.next_seq) };
+        match overlap {
+            Ok(overlap) => {
+                duplicates.push(usize::try_from(overlap.end - overlap.start).unwrap_or(usize::MAX));
+                spans.push(Span { run_id: part.run_id.clone(), from: overlap.start, to: overlap.end });
             }
-            None => None,
+            // Lines of an earlier part may not fit either, and would be told first.
+            Err(error) => {
+                misfit = Some(error);
+                break;
+            }
+        }
+    }
+    let repeated = spans.len();
+    let mut behind: Vec<&mut LockedRun> = Vec::new();
+    if misfit.is_none() {
+        behind.extend(runs.values_mut().filter(|run| run.state.next_seq < run.next_seq));
+        spans.extend(behind.iter().map(|run| Span {
+            run_id: run.run_id.clone(),
+            from: run.state.next_seq,
+            to: run.next_seq,
+        }));
+    }
+    let mut at = (0, 0);
+    lines::each(transaction, spans, |place, line| {
+        let Some(run) = place.checked_sub(repeated).and_then(|place| behind.get_mut(place)) else {
+            let Some(part) = batch.get(place) else { return Ok(()) };
+            let index = if at.0 == place { at.1 } else { 0 };
+            at = (place, index + 1);
+            if part.lines.get(index) != Some(&line) {
+                return Err(StoreError::Conflict { run_id: part.run_id.clone(), seq: part.from_seq + index as u64 });
+            }
+            return Ok(());
         };
-        let graph = graph.as_ref().map(|(graph, sha256)| (graph, sha256.as_str()));
+        let LockedRun { state, run_id, .. } = &mut **run;
+        Ok(fold(Arc::make_mut(state), run_id, &line)?)
+    })
+    .await?;
+    match misfit {
+        Some(error) => Err(error),
+        None => Ok(duplicates),
+    }
+}
+
+/// Writes the summary of each run, the columns that lists use, and the state where that is due. The columns are copies of members
+/// whose pattern the parser has checked, so that no event can bring a NUL here, which text columns do not take.
+async fn save(transaction: &Transaction, runs: impl Iterator<Item = LockedRun>) -> Result<Written, StoreError> {
+    let runs: Vec<LockedRun> = runs.collect();
+    let mut states = Vec::with_capacity(runs.len());
+    let mut snapshots = Vec::with_capacity(runs.len());
+    let mut summaries = Vec::with_capacity(runs.len());
+    for run in &runs {
+        let graph = run.graph.as_ref().map(|(graph, sha256)| (&**graph, sha256.as_str()));
         summaries.push(Summary::of(&run.run_id, &run.state, graph));
-        states.push(json(&run.state)?);
+        let is_due = run.snapshot.is_due(run.state.next_seq);
+        states.push(if is_due { Some(json(&run.state)?) } else { None });
+        snapshots.push(if is_due { Snapshotted::written(run.state.next_seq) } else { run.snapshot });
     }
     // A parameter is an array with a member a run.
-    fn each<'a, T>(summaries: &'a [Summary], member: impl Fn(&'a Summary) -> T) -> Vec<T> {
-        summaries.iter().map(member).collect()
+    fn each<'a, F, T>(of: &'a [F], member: impl Fn(&'a F) -> T) -> Vec<T> {
+        of.iter().map(member).collect()
     }
     let next_seqs = summaries.iter().map(|run| signed(run.next_seq)).collect::<Result<Vec<_>, _>>()?;
+    let state_seqs = snapshots.iter().map(|state| signed(state.seq)).collect::<Result<Vec<_>, _>>()?;
+    let tails = snapshots.iter().map(|state| signed(state.tail_bytes)).collect::<Result<Vec<_>, _>>()?;
     let jsons = summaries.iter().map(json).collect::<Result<Vec<_>, _>>()?;
     let parent = |run: &'_ Summary| run.parent.clone();
-    transaction
-        .execute(
-            "UPDATE runs AS r SET next_seq = n.next_seq, log_id = n.log_id, summary = n.summary, state = n.state, \
+    let rows = transaction
+        .query(
+            "UPDATE runs AS r SET next_seq = n.next_seq, log_id = n.log_id, summary = n.summary, \
+             state = coalesce(n.state, r.state), state_seq = n.state_seq, tail_bytes = n.tail_bytes, fold_version = $17, \
              received_at = now(), changed = pg_current_xact_id(), kind = n.kind, outcome = n.outcome, \
              outcome_rank = n.outcome_rank, started = n.started, last_event = n.last_event, ended = n.ended, \
              duration_s = n.duration_s, agent_id = n.agent_id, parent_run_id = n.parent_run_id, \
              parent_node_id = n.parent_node_id, node_ids = n.node_ids::text[] \
-             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $18, $19) \
              AS n (run_id, next_seq, log_id, summary, state, kind, outcome, outcome_rank, started, last_event, ended, \
-             duration_s, agent_id, parent_run_id, parent_node_id, node_ids) \
-             WHERE r.run_id = n.run_id",
+             duration_s, agent_id, parent_run_id, parent_node_id, node_ids, state_seq, tail_bytes) \
+             WHERE r.run_id = n.run_id RETURNING r.changed::text",
             &[
                 (&each(&summaries, |run| run.run_id.as_str()), Type::TEXT_ARRAY),
                 (&next_seqs, Type::INT8_ARRAY),
@@ -241,10 +283,21 @@ async fn save(transaction: &Transaction, runs: impl Iterator<Item = &LockedRun>)
                 (&each(&summaries, |run| parent(run).map(|parent| parent.run_id)), Type::TEXT_ARRAY),
                 (&each(&summaries, |run| parent(run).and_then(|parent| parent.node_id)), Type::TEXT_ARRAY),
                 (&each(&summaries, node_ids), Type::TEXT_ARRAY),
+                (&stored::fold_version(), Type::INT4),
+                (&state_seqs, Type::INT8_ARRAY),
+                (&tails, Type::INT8_ARRAY),
             ],
         )
         .await?;
-    Ok(())
+    // One transaction, one version, whichever the row.
+    let Some(row) = rows.first().filter(|_| rows.len() == runs.len()) else { return Err(vanished()) };
+    let changed = stored::version_of(row, 0)?;
+    let held = runs.into_iter().zip(summaries).map(|(run, summary)| Held {
+        changed,
+        summary: Arc::new(summary),
+        run: Some(HotRun { state: run.state, graph: run.graph.map(|(graph, _)| graph) }),
+    });
+    Ok(held.collect())
 }
 
 /// A run's node ids as an array's text, since Postgres has no arrays of arrays of different lengths. Each in quotes: a
@@ -254,7 +307,11 @@ fn node_ids(run: &Summary) -> String {
     format!("{{{}}}", quoted.join(","))
 }
 
-async fn count_usage(transaction: &Transaction, tenant: TenantId, events: u64, bytes: u64) -> Result<(), StoreError> {
+async fn count_usage(
+    transaction: &Transaction,
+    tenant: TenantId,
+    (events, bytes): (u64, u64),
+) -> Result<(), StoreError> {
     transaction
         .execute(
             "INSERT INTO usage AS u (tenant_id, day, events, bytes) VALUES ($1, (now() AT TIME ZONE 'utc')::date, $2, $3) \
@@ -267,11 +324,6 @@ async fn count_usage(transaction: &Transaction, tenant: TenantId, events: u64, b
 
 fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Failed(error.into()))
-}
-
-/// Postgres has no unsigned integers; no log gets that long.
-pub(super) fn signed(number: u64) -> Result<i64, StoreError> {
-    i64::try_from(number).map_err(|error| StoreError::Failed(error.into()))
 }
 
 /// Retention took the row between our two statements.

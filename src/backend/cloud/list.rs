@@ -9,6 +9,9 @@ use crate::domain::Timestamp;
 use crate::domain::event::Kind;
 use crate::reduce::summary::Phase;
 
+/// What a row of a list is made of.
+pub(super) const LISTED: &str = "run_id, changed::text, fold_version, summary";
+
 /// The statement that selects the runs of an aggregate, and its parameters: the same as [`Selection::fits`], word for word.
 pub(super) struct SelectionSql {
     pub(super) sql: String,
@@ -20,7 +23,7 @@ impl SelectionSql {
     pub(super) fn of(selection: Selection) -> Self {
         let of_agents = if selection.of_agents { "AND agent_id IS NOT NULL" } else { "" };
         let sql = format!(
-            "SELECT summary FROM runs WHERE deleted_at IS NULL {of_agents} AND ($1::text IS NULL OR kind = $1) \
+            "SELECT {LISTED} FROM runs WHERE deleted_at IS NULL {of_agents} AND ($1::text IS NULL OR kind = $1) \
              AND ($2::bigint IS NULL OR last_event >= $2) ORDER BY started NULLS LAST, run_id"
         );
         Self {
@@ -80,7 +83,7 @@ impl ListSql {
         };
         // One more than wanted says whether more follow.
         let limit = sql.bind(i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1), Type::INT8);
-        sql.page = format!("SELECT summary FROM runs WHERE {filter} {start} LIMIT {limit}");
+        sql.page = format!("SELECT {LISTED} FROM runs WHERE {filter} {start} LIMIT {limit}");
         sql
     }
 

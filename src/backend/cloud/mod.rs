@@ -7,13 +7,16 @@ mod access;
 mod api_keys;
 mod append;
 mod boot;
+mod cache;
 mod commands;
 mod follow;
+mod lines;
 mod list;
 mod migrate;
 mod pool;
 mod scope;
 mod store;
+mod stored;
 mod tally;
 mod tenant;
 
@@ -33,6 +36,7 @@ pub const MODE: &str = "cloud";
 
 const DATABASE_URL: &str = "KAHN_DATABASE_URL";
 const DEFAULT_POOL: usize = 10;
+const DEFAULT_MEMORY_MB: u64 = 256;
 
 /// Options of `kahn serve` that only this build has, as they were typed. What holds a password is read from the
 /// environment alone: arguments are for everybody on the machine to see.
@@ -163,7 +167,11 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
         .map_err(|error| BootRefusal::Unfinished(error.to_string()))?;
     log::info!("database {}: checks passed; API keys are the only way in", database.place());
     Ok(Backend {
-        store: Arc::new(store::PostgresStore::new(door.clone(), feed)),
+        store: Arc::new(store::PostgresStore::new(
+            door.clone(),
+            feed,
+            cache::Runs::new(DEFAULT_MEMORY_MB * 1024 * 1024),
+        )),
         access: Arc::new(access::KeyAccess::new(door)),
         read_only: false,
     })

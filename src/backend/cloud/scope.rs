@@ -159,7 +159,6 @@ impl Door {
 
     /// Reads of one moment where some can be asked only once others are answered: the first trip. The snapshot has the
     /// second one; dropped before that, its transaction is rolled back.
-    #[expect(dead_code, reason = "the store folds runs again from it")]
     pub(super) async fn snapshot<const N: usize>(
         &self,
         name: &'static str,
@@ -299,8 +298,13 @@ pub(super) struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// The second trip, and the end.
-    #[expect(dead_code, reason = "the store folds runs again from it")]
+    /// A trip in between.
+    pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DatabaseError> {
+        let answer = in_time(self.lease.client()?.query_typed(sql, parameters)).await;
+        Ok(answer.ok_or_else(silence)??)
+    }
+
+    /// The last trip, and the end.
     pub(super) async fn finish<const N: usize>(self, queries: [Query<'_>; N]) -> Result<[Vec<Row>; N], DatabaseError> {
         let Self { lease, call } = self;
         let last = async {

@@ -8,26 +8,31 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 use uuid::Uuid;
 
-use super::append::{self, read_state};
+use super::append;
+use super::cache::{Held, HotRun, Runs};
 use super::follow::Feed;
-use super::list::{ListSql, SelectionSql};
-use super::scope::{DatabaseError, Door, Query, TenantId};
+use super::lines::{self, Chunk, Span};
+use super::list::{LISTED, ListSql, SelectionSql};
+use super::scope::{DatabaseError, Door, Parameter, Query, Snapshot, TenantId};
+use super::stored::{self, Stored};
 use crate::contract::{
     About, Appended, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems,
     ReadLimit, Selection, Spawned, Store, StoreError,
 };
-use crate::domain::{Graph, Ledger, LogId, RunId};
+use crate::domain::{Ledger, LogId, RunId};
 use crate::reduce::Summary;
 
 /// Runs of all tenants, each behind its wall.
 pub(super) struct PostgresStore {
     door: Door,
     feed: Feed,
+    /// What is held of them.
+    runs: Runs,
 }
 
 impl PostgresStore {
-    pub(super) fn new(door: Door, feed: Feed) -> Self {
-        Self { door, feed }
+    pub(super) fn new(door: Door, feed: Feed, runs: Runs) -> Self {
+        Self { door, feed, runs }
     }
 
     /// The row of one run that is not deleted, with these columns.
@@ -43,33 +48,145 @@ impl PostgresStore {
         let [rows] = self.door.read(name, tenant(who)?, [Query { sql: &sql, parameters: &parameters }]).await?;
         Ok(rows.into_iter().next())
     }
+
+    /// The summary in a row of [`LISTED`]: parsed once a version. `None` where it has to be made again.
+    fn listed(&self, tenant: TenantId, row: &Row) -> Result<Option<Arc<Summary>>, DatabaseError> {
+        let run_id = read_run_id(column(row, 0)?)?;
+        let changed = stored::version_of(row, 1)?;
+        if let Some(summary) = self.runs.summary(tenant, &run_id, changed) {
+            return Ok(Some(summary));
+        }
+        let summary = stored::summary_of(&run_id, column(row, 3)?, column(row, 2)?);
+        if let Some(summary) = &summary {
+            self.runs.hold(tenant, Held { changed, summary: Arc::clone(summary), run: None });
+        }
+        Ok(summary)
+    }
+
+    /// A summary made again from the lines.
+    async fn summary_anew(&self, tenant: TenantId, ask: &Snapshot<'_>, name: &str) -> Result<Arc<Summary>, StoreError> {
+        let parameters: [Parameter<'_>; 1] = [(&name, Type::TEXT)];
+        let rows = ask.query(&one_run("NULL"), &parameters).await?;
+        let row = rows.first().ok_or_else(|| DatabaseError::Unreadable(format!("run {name}")))?;
+        let held = Stored::of(row)?.whole(ask).await?;
+        self.runs.hold(tenant, held.clone());
+        Ok(held.summary)
+    }
+
+    /// The run as it is now, out of memory where it is held, else out of its row and the lines that the row's state lacks: in one
+    /// trip, unless that is not enough.
+    async fn run(&self, tenant: TenantId, run_id: &RunId) -> Result<Option<Held>, StoreError> {
+        let held = self.runs.get(tenant, run_id).filter(|held| held.run.is_some());
+        let known = held.as_ref().map(|held| held.changed.to_string());
+        let (row, tail) = (one_run("$2"), tail_of_one());
+        let name = run_id.as_str();
+        let of_row: [Parameter<'_>; 2] = [(&name, Type::TEXT), (&known, Type::TEXT)];
+        let version = stored::fold_version();
+        let of_tail: [Parameter<'_>; 4] =
+            [(&name, Type::TEXT), (&version, Type::INT4), (&known, Type::TEXT), (&TAIL_BYTES, Type::INT8)];
+        let queries = [Query { sql: &row, parameters: &of_row }, Query { sql: &tail, parameters: &of_tail }];
+        let [rows, chunks] = self.door.read("load", tenant, queries).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let mut stored = Stored::of(row)?;
+        if stored.is_known {
+            return Ok(held);
+        }
+        if stored.snapshot.is_stale {
+            return self.run_anew(tenant, run_id).await;
+        }
+        let mut tail = stored.tail();
+        for chunk in &chunks {
+            for line in Chunk::of(chunk, 1)?.lines_from(&tail)? {
+                tail.from += 1;
+                stored::fold(&mut stored.state, run_id, &line)?;
+            }
+        }
+        if tail.from < tail.to {
+            return self.run_anew(tenant, run_id).await;
+        }
+        let held = stored.held();
+        self.runs.hold(tenant, held.clone());
+        Ok(Some(held))
+    }
+
+    /// The same, with as many trips as it takes.
+    async fn run_anew(&self, tenant: TenantId, run_id: &RunId) -> Result<Option<Held>, StoreError> {
+        let row = one_run("NULL");
+        let name = run_id.as_str();
+        let parameters: [Parameter<'_>; 1] = [(&name, Type::TEXT)];
+        let queries = [Query { sql: &row, parameters: &parameters }];
+        let (snapshot, [rows]) = self.door.snapshot("load anew", tenant, queries).await?;
+        let held = match rows.first() {
+            Some(row) => Some(Stored::of(row)?.whole(&snapshot).await?),
+            None => None,
+        };
+        let [] = snapshot.finish([]).await?;
+        if let Some(held) = &held {
+            self.runs.hold(tenant, held.clone());
+        }
+        Ok(held)
+    }
+}
+
+/// How much of a run's tail comes along with its row.
+const TAIL_BYTES: i64 = 4 * 1024 * 1024;
+
+/// The row of one run that is not deleted; `known` is an expression for the version that is held.
+fn one_run(known: &str) -> String {
+    format!("SELECT {} FROM runs AS r WHERE r.run_id = $1 AND r.deleted_at IS NULL", stored::columns(known))
+}
+
+/// The lines behind the state of that row, where the state is of this fold and not known.
+fn tail_of_one() -> String {
+    lines::chunks(
+        "(SELECT run_id, state_seq, next_seq, 0::bigint FROM runs WHERE run_id = $1 AND deleted_at IS NULL \
+          AND fold_version = $2 AND changed IS DISTINCT FROM $3::text::xid8) AS w (run_id, from_seq, to_seq, place)",
+        "$4",
+    )
 }
 
 #[async_trait]
 impl Store for PostgresStore {
     async fn list(&self, who: &Principal, query: &ListQuery) -> Result<ListPage, StoreError> {
+        let tenant = tenant(who)?;
         let sql = ListSql::of(query);
         let parameters = sql.parameters();
-        let [rows, counted] = self.door.read("list", tenant(who)?, sql.queries(&parameters)).await?;
-        let mut items = rows.iter().map(|row| read_summary(row, 0)).collect::<Result<Vec<_>, _>>()?;
-        let more = items.len() > query.limit;
-        items.truncate(query.limit);
-        let total: i64 = match counted.first() {
-            Some(row) => column(row, 0)?,
-            None => 0,
-        };
-        Ok(ListPage { items, total: u64::try_from(total).unwrap_or(0), more, changes_at: Some(query.filter.now) })
+        let [rows, counted] = self.door.read("list", tenant, sql.queries(&parameters)).await?;
+        let mut items = Vec::with_capacity(rows.len());
+        for row in &rows {
+            items.extend(self.listed(tenant, row)?);
+        }
+        if items.len() == rows.len() {
+            return page_of(query, items, &counted);
+        }
+        // Some have to be made again from their lines, as they were at the moment of the list.
+        let (snapshot, [rows, counted]) = self.door.snapshot("list anew", tenant, sql.queries(&parameters)).await?;
+        let mut items = Vec::with_capacity(rows.len());
+        for row in &rows {
+            items.push(match self.listed(tenant, row)? {
+                Some(summary) => summary,
+                None => self.summary_anew(tenant, &snapshot, column(row, 0)?).await?,
+            });
+        }
+        let [] = snapshot.finish([]).await?;
+        page_of(query, items, &counted)
     }
 
     async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError> {
+        let tenant = tenant(who)?;
         let sql = SelectionSql::of(selection);
         let parameters = sql.parameters();
-        let [rows] =
-            self.door.read("summaries", tenant(who)?, [Query { sql: &sql.sql, parameters: &parameters }]).await?;
-        // Many summaries are long to read: away from the threads that serve requests.
-        let read = tokio::task::spawn_blocking(move || rows.into_iter().map(|row| read_summary(&row, 0)).collect());
-        let summaries: Result<Vec<_>, DatabaseError> = read.await.map_err(|error| StoreError::Failed(error.into()))?;
-        Ok(summaries?)
+        let queries = [Query { sql: &sql.sql, parameters: &parameters }];
+        let (snapshot, [rows]) = self.door.snapshot("summaries", tenant, queries).await?;
+        let mut items = Vec::with_capacity(rows.len());
+        for row in &rows {
+            items.push(match self.listed(tenant, row)? {
+                Some(summary) => summary,
+                None => self.summary_anew(tenant, &snapshot, column(row, 0)?).await?,
+            });
+        }
+        let [] = snapshot.finish([]).await?;
+        Ok(items)
     }
 
     /// Other servers write too, and asking the database would cost what it is to save.
@@ -78,36 +195,30 @@ impl Store for PostgresStore {
     }
 
     async fn summary(&self, who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {
-        let row = self.row("summary", who, run_id, "summary").await?;
-        Ok(row.map(|row| read_summary(&row, 0)).transpose()?)
+        let tenant = tenant(who)?;
+        let Some(row) = self.row("summary", who, run_id, LISTED).await? else { return Ok(None) };
+        match self.listed(tenant, &row)? {
+            Some(summary) => Ok(Some(summary)),
+            None => Ok(self.run_anew(tenant, run_id).await?.map(|held| held.summary)),
+        }
     }
 
     async fn load(&self, who: &Principal, run_id: &RunId) -> Result<Option<Loaded>, StoreError> {
-        let Some(row) = self.row("load", who, run_id, "summary, state, graph").await? else { return Ok(None) };
-        let graph: Option<&[u8]> = column(&row, 2)?;
-        let graph = graph
-            .map(Graph::parse)
-            .transpose()
-            .map_err(|error| DatabaseError::Unreadable(format!("the graph of run {run_id}: {error}")))?;
-        Ok(Some(Loaded {
-            summary: read_summary(&row, 0)?,
-            state: Arc::new(read_state(column(&row, 1)?)?),
-            graph: graph.map(Arc::new),
+        let held = self.run(tenant(who)?, run_id).await?;
+        Ok(held.and_then(|held| {
+            let HotRun { state, graph } = held.run?;
+            Some(Loaded { summary: held.summary, state, graph })
         }))
     }
 
     async fn spawned(&self, who: &Principal, run_id: &RunId) -> Result<Vec<Spawned>, StoreError> {
-        let sql = "SELECT summary FROM runs WHERE parent_run_id = $1 AND deleted_at IS NULL ORDER BY started NULLS LAST, run_id";
+        let sql = "SELECT run_id, parent_node_id FROM runs WHERE parent_run_id = $1 AND deleted_at IS NULL \
+                   ORDER BY started NULLS LAST, run_id";
         let parent = run_id.as_str();
         let [rows] =
             self.door.read("spawned", tenant(who)?, [Query { sql, parameters: &[(&parent, Type::TEXT)] }]).await?;
-        let mut spawned = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let child = read_summary(row, 0)?;
-            let node_id = child.parent.as_ref().and_then(|parent| parent.node_id.clone());
-            spawned.push(Spawned { run_id: child.run_id.clone(), node_id });
-        }
-        Ok(spawned)
+        let child = |row: &Row| Ok(Spawned { run_id: read_run_id(column(row, 0)?)?, node_id: column(row, 1)? });
+        Ok(rows.iter().map(child).collect::<Result<Vec<_>, DatabaseError>>()?)
     }
 
     async fn read(
@@ -118,41 +229,45 @@ impl Store for PostgresStore {
         limit: ReadLimit,
     ) -> Result<Option<Lines>, StoreError> {
         let run = "SELECT log_id, next_seq FROM runs WHERE run_id = $1 AND deleted_at IS NULL";
-        // A line comes along while the ones before it have not passed the limit of bytes, so the first always does.
-        let lines = "SELECT line FROM ( \
-               SELECT t.seq, t.line, sum(octet_length(t.line)) OVER (ORDER BY t.seq) - octet_length(t.line) AS before \
-               FROM transitions t JOIN runs r USING (tenant_id, run_id) \
-               WHERE t.run_id = $1 AND r.deleted_at IS NULL AND t.seq >= $2 AND t.seq < $3) AS numbered \
-             WHERE before <= $4 ORDER BY seq";
+        let chunks = lines::chunks(lines::SPANS, "$5");
         let name = run_id.as_str();
         // Past the range there is no line.
         let from = i64::try_from(from_seq).unwrap_or(i64::MAX);
         let to = from.saturating_add(i64::try_from(limit.lines).unwrap_or(i64::MAX));
         let bytes = i64::try_from(limit.bytes).unwrap_or(i64::MAX);
-        let [runs, rows] = self
-            .door
-            .read(
-                "read",
-                tenant(who)?,
-                [
-                    Query { sql: run, parameters: &[(&name, Type::TEXT)] },
-                    Query {
-                        sql: lines,
-                        parameters: &[
-                            (&name, Type::TEXT),
-                            (&from, Type::INT8),
-                            (&to, Type::INT8),
-                            (&bytes, Type::INT8),
-                        ],
-                    },
-                ],
-            )
-            .await?;
+        let (names, froms, tos, places) = ([name], [from], [to], [0_i64]);
+        let of_chunks: [Parameter<'_>; 5] = [
+            (&names.as_slice(), Type::TEXT_ARRAY),
+            (&froms.as_slice(), Type::INT8_ARRAY),
+            (&tos.as_slice(), Type::INT8_ARRAY),
+            (&places.as_slice(), Type::INT8_ARRAY),
+            (&bytes, Type::INT8),
+        ];
+        let queries =
+            [Query { sql: run, parameters: &[(&name, Type::TEXT)] }, Query { sql: &chunks, parameters: &of_chunks }];
+        let [runs, rows] = self.door.read("read", tenant(who)?, queries).await?;
         let Some(run) = runs.first() else { return Ok(None) };
         let log_id: Option<&str> = column(run, 0)?;
-        let next_seq: i64 = column(run, 1)?;
-        let lines = rows.iter().map(|row| column(row, 0).map(Bytes::copy_from_slice)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(Lines { log_id: log_id.map(LogId::from_kept), next_seq: u64::try_from(next_seq).unwrap_or(0), lines }))
+        let next_seq = u64::try_from(column::<i64>(run, 1)?).unwrap_or(0);
+        let wanted = next_seq.min(from_seq.saturating_add(limit.lines as u64));
+        let mut span = Span { run_id: run_id.clone(), from: from_seq, to: wanted };
+        let mut kept = Vec::new();
+        let mut before = 0;
+        'page: for row in &rows {
+            for line in Chunk::of(row, 1)?.lines_from(&span)? {
+                // The line that passes the limit is the last.
+                if before > limit.bytes {
+                    break 'page;
+                }
+                before += line.len();
+                span.from += 1;
+                kept.push(line);
+            }
+        }
+        if kept.is_empty() && span.from < span.to {
+            return Err(lines::missing(&span).into());
+        }
+        Ok(Some(Lines { log_id: log_id.map(LogId::from_kept), next_seq, lines: kept }))
     }
 
     async fn graph(&self, who: &Principal, run_id: &RunId) -> Result<Option<Option<GraphFile>>, StoreError> {
@@ -165,15 +280,19 @@ impl Store for PostgresStore {
 
     async fn put_graph(&self, who: &Principal, run_id: &RunId, bytes: Bytes) -> Result<GraphPut, StoreError> {
         let tenant = tenant(who)?;
-        let run = run_id.clone();
-        let put = self
+        let given = Arc::new((run_id.clone(), bytes));
+        let runs = self.runs.clone();
+        let (put, written) = self
             .door
             .write("put_graph", tenant, move |transaction| {
-                // Called again after a conflict, so each call has its own.
-                let (run, bytes) = (run.clone(), bytes.clone());
-                Box::pin(async move { append::put_graph(transaction, tenant, &run, &bytes).await })
+                let (given, runs) = (Arc::clone(&given), runs.clone());
+                Box::pin(async move {
+                    let (run_id, bytes) = &*given;
+                    append::put_graph(transaction, (tenant, &runs), run_id, bytes).await
+                })
             })
             .await?;
+        written.into_iter().for_each(|held| self.runs.hold(tenant, held));
         if put == GraphPut::Created {
             self.feed.changed(tenant, run_id);
         }
@@ -182,24 +301,26 @@ impl Store for PostgresStore {
 
     async fn append(&self, who: &Principal, batch: Vec<Part>) -> Result<Appended, StoreError> {
         let tenant = tenant(who)?;
-        let changed: Vec<RunId> = batch.iter().map(|part| part.run_id.clone()).collect();
         let batch = Arc::new(batch);
-        let appended = self
+        let runs = self.runs.clone();
+        let (appended, written) = self
             .door
             .write("append", tenant, move |transaction| {
-                let batch = Arc::clone(&batch);
-                Box::pin(async move { append::append(transaction, tenant, &batch).await })
+                let (batch, runs) = (Arc::clone(&batch), runs.clone());
+                Box::pin(async move { append::append(transaction, (tenant, &runs), &batch).await })
             })
             .await?;
-        if appended.accepted > 0 {
-            changed.iter().for_each(|run_id| self.feed.changed(tenant, run_id));
+        for held in written {
+            let run_id = held.summary.run_id.clone();
+            self.runs.hold(tenant, held);
+            self.feed.changed(tenant, &run_id);
         }
         Ok(appended)
     }
 
     async fn problems(&self, who: &Principal, run_id: &RunId) -> Result<Option<Problems>, StoreError> {
-        let Some(row) = self.row("problems", who, run_id, "state").await? else { return Ok(None) };
-        let state = read_state(column(&row, 0)?)?;
+        let Some(loaded) = self.load(who, run_id).await? else { return Ok(None) };
+        let state = loaded.state;
         // A batch with a malformed line is refused as a whole: whatever is stored was kept.
         let ledger =
             Ledger { lines: state.next_seq, kept: state.next_seq, unknown: state.unknown, ..Ledger::default() };
@@ -222,11 +343,19 @@ fn tenant(who: &Principal) -> Result<TenantId, StoreError> {
     tenant.map(TenantId).ok_or_else(|| StoreError::Failed("the principal has no tenant".into()))
 }
 
-fn read_summary(row: &Row, place: usize) -> Result<Arc<Summary>, DatabaseError> {
-    let text: &str = column(row, place)?;
-    serde_json::from_str(text)
-        .map(Arc::new)
-        .map_err(|error| DatabaseError::Unreadable(format!("a run's summary: {error}")))
+/// A page of these rows, of which there may be one more than wanted.
+fn page_of(query: &ListQuery, mut items: Vec<Arc<Summary>>, counted: &[Row]) -> Result<ListPage, StoreError> {
+    let more = items.len() > query.limit;
+    items.truncate(query.limit);
+    let total: i64 = match counted.first() {
+        Some(row) => column(row, 0)?,
+        None => 0,
+    };
+    Ok(ListPage { items, total: u64::try_from(total).unwrap_or(0), more, changes_at: Some(query.filter.now) })
+}
+
+fn read_run_id(name: &str) -> Result<RunId, DatabaseError> {
+    RunId::parse(name).ok_or_else(|| DatabaseError::Unreadable(format!("run_id {name:?}")))
 }
 
 fn column<'a, T: FromSql<'a>>(row: &'a Row, place: usize) -> Result<T, DatabaseError> {

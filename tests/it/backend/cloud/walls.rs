@@ -84,7 +84,7 @@ fn another_tenants_rows_cannot_be_written_moved_or_taken() {
 fn the_servers_role_has_only_the_verbs_it_needs() {
     let database = two_tenants();
     let denied = [
-        "UPDATE transitions SET line = 'other'",
+        "UPDATE transitions SET lines = 'other'",
         "DELETE FROM activity",
         "UPDATE activity SET actor = 'y'",
         "UPDATE tenants SET name = 'y'",
