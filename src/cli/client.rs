@@ -1,21 +1,29 @@
 //! How the command line talks to a server: the address, the key, bounded waiting, and trying again.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use ureq::http::request::Builder;
 use ureq::http::{Method, Request, Response, Uri, header};
 
+use super::stop::Stop;
 use crate::config::{self, BootError};
 
-/// How often one request is sent at the most.
-const TRIES: u32 = 5;
-/// The pause after the first try; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause, also when the server asks for a longer one.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long one request of a person who waits for the answer is sent again.
+const SHORT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long requests are still sent again once the program was asked to end.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(10);
+/// The most of the first pause; each further one may be twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The most that a pause grows to.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause that a server may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// How often it is told that a server is waited for.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than a server's own deadline for a request.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -68,22 +76,40 @@ impl Purpose {
     }
 }
 
+/// How long a request is sent again to a server that is away, or too busy to take it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Patience {
+    /// So long.
+    For(Duration),
+    /// Until it takes it.
+    Endless,
+}
+
 /// A server, and the key that it is shown.
 pub(super) struct Client {
     purpose: Purpose,
     agent: ureq::Agent,
     base: String,
     authorization: Option<String>,
+    patience: Patience,
+    stop: Stop,
+    /// When it was told last that the server is waited for.
+    told: Cell<Option<Instant>>,
 }
 
 /// Why there is no answer of use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
     /// Nothing came back.
-    #[error("{base} does not answer ({source}); check the address and that the server runs")]
+    #[error(
+        "{base} does not answer ({source}; tried for {} s); check the address and that the server runs",
+        .tried.as_secs()
+    )]
     Unreachable {
         /// The server.
         base: String,
+        /// How long it was tried.
+        tried: Duration,
         /// What happened on the last try.
         source: Box<ureq::Error>,
     },
@@ -109,6 +135,8 @@ pub(super) enum ClientError {
 #[derive(Debug)]
 pub(super) struct Refusal {
     purpose: Purpose,
+    /// How long the request was sent again, when the refusal may pass.
+    tried: Option<Duration>,
     /// The status.
     pub(super) status: u16,
     /// What of the document matters here.
@@ -130,19 +158,22 @@ pub(super) struct Problem {
 }
 
 impl Refusal {
-    /// Whether every further request would be refused too.
+    /// Whether every further request would be refused too. 500 may be about this one alone.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self.status, 401 | 403 | 421)
+        matches!(self.status, 401 | 403 | 421) || (self.tried.is_some() && self.status != 500)
     }
 
     fn sentence(&self) -> String {
         let said =
             format!("the server answered {} {}: {}", self.status, self.problem.code, shown(&self.problem.detail));
-        match self.status {
-            401 | 403 => {
+        match (self.status, self.tried) {
+            (403, _) if self.problem.code == "read_only" => {
+                format!("{said}; end the other server over that archive, and start this one again")
+            }
+            (401 | 403, _) => {
                 format!("{said}; give a key that may {} with --key-file, or in KAHN_KEY", self.purpose.right())
             }
-            status if is_passing(status) => format!("{said} (tried {TRIES} times; {})", self.purpose.later()),
+            (_, Some(tried)) => format!("{said} (tried for {} s; {})", tried.as_secs(), self.purpose.later()),
             _ => said,
         }
     }
@@ -202,7 +233,15 @@ impl Client {
             agent: settings.build().new_agent(),
             base: to.trim_end_matches('/').to_owned(),
             authorization: key.map(|key| format!("Bearer {key}")),
+            patience: Patience::For(SHORT_PATIENCE),
+            stop: Stop::default(),
+            told: Cell::new(None),
         })
+    }
+
+    /// The same client with this much patience, which ends soon after the program was asked to.
+    pub(super) fn with_patience(self, patience: Patience, stop: Stop) -> Self {
+        Self { patience, stop, ..self }
     }
 
     /// Reads.
@@ -248,41 +287,82 @@ impl Client {
         }
     }
 
-    /// Sends until there is an answer that will not be another one a moment later; the body of a success.
+    /// Sends until there is an answer that will not be another one a moment later, or patience ends; the body of a success.
     fn send(&self, once: impl Fn() -> Result<Response<ureq::Body>, ureq::Error>) -> Result<Vec<u8>, ClientError> {
-        let mut pause = FIRST_PAUSE;
-        let mut tries = 1;
+        let begun = Instant::now();
+        let mut most = FIRST_PAUSE;
         loop {
             let reply = once().and_then(|response| Reply::read(response, self.purpose.most_bytes()));
-            let may_pass = match &reply {
-                Ok(reply) => is_passing(reply.status),
-                Err(error) => is_passing_error(error),
+            let (may_pass, asked) = match &reply {
+                Ok(reply) => (is_passing(reply.status), reply.retry_after),
+                Err(error) => (is_passing_error(error), None),
             };
-            if !may_pass || tries == TRIES {
-                return self.settle(reply);
+            if !may_pass {
+                return self.settle(reply, None);
             }
-            let asked = reply.ok().and_then(|reply| reply.retry_after);
-            // This program has one thread and nothing else to do.
-            std::thread::sleep(asked.unwrap_or(pause).min(LONGEST_PAUSE));
-            pause *= 2;
-            tries += 1;
+            let Some(pause) = self.pause(begun, asked, most) else { return self.settle(reply, Some(begun.elapsed())) };
+            self.tell(&reply);
+            self.stop.wait(pause);
+            most = (most * 2).min(LONGEST_PAUSE);
         }
     }
 
-    fn settle(&self, reply: Result<Reply, ureq::Error>) -> Result<Vec<u8>, ClientError> {
-        let reply =
-            reply.map_err(|source| ClientError::Unreachable { base: self.base.clone(), source: Box::new(source) })?;
+    /// How long to wait before the next try; `None` when it would come too late. What a server asks for is kept to, with a
+    /// little more, so that all who were refused at one moment do not come back at one.
+    fn pause(&self, begun: Instant, asked: Option<Duration>, most: Duration) -> Option<Duration> {
+        let at_the_end = self.stop.since().map(|since| since + PATIENCE_AT_THE_END);
+        let deadline = match self.patience {
+            Patience::For(patience) => Some(at_the_end.unwrap_or(begun + patience).min(begun + patience)),
+            Patience::Endless => at_the_end,
+        };
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        match asked.filter(|asked| !asked.is_zero()) {
+            Some(asked) if asked < left => Some((asked.min(LONGEST_ASKED) + part_of(most)).min(left)),
+            Some(_) => None,
+            None if left.is_zero() => None,
+            None => Some((most / 2 + part_of(most / 2)).min(left)),
+        }
+    }
+
+    /// Says that the server is waited for, at most once a minute.
+    fn tell(&self, reply: &Result<Reply, ureq::Error>) {
+        if self.told.get().is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return;
+        }
+        self.told.set(Some(Instant::now()));
+        let why = match reply {
+            Ok(reply) => {
+                let code = serde_json::from_slice::<Problem>(&reply.body).unwrap_or_default().code;
+                format!("it answered {} {}", reply.status, shown(&code))
+            }
+            Err(error) => error.to_string(),
+        };
+        log::warn!("{} is asked again and again ({})", self.base, why.trim_end());
+    }
+
+    fn settle(&self, reply: Result<Reply, ureq::Error>, tried: Option<Duration>) -> Result<Vec<u8>, ClientError> {
+        let reply = reply.map_err(|source| ClientError::Unreachable {
+            base: self.base.clone(),
+            tried: tried.unwrap_or_default(),
+            source: Box::new(source),
+        })?;
         if (200..300).contains(&reply.status) {
             return Ok(reply.body);
         }
         match serde_json::from_slice::<Problem>(&reply.body) {
             Ok(problem) if !problem.code.is_empty() => {
-                Err(ClientError::Refused(Refusal { purpose: self.purpose, status: reply.status, problem }))
+                Err(ClientError::Refused(Refusal { purpose: self.purpose, tried, status: reply.status, problem }))
             }
             // No server of kahn's, or a proxy that speaks for one that is away.
             _ => Err(self.strange(format!("status {}", reply.status))),
         }
     }
+}
+
+/// A random part of this, so that clients which failed together do not try again together.
+fn part_of(whole: Duration) -> Duration {
+    // Without randomness the middle will do.
+    whole.mul_f64(getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX)))
 }
 
 /// An answer, read whole.
@@ -304,7 +384,7 @@ impl Reply {
 
 /// Whether the same request may be answered otherwise a moment later.
 fn is_passing(status: u16) -> bool {
-    matches!(status, 429 | 502..=504)
+    matches!(status, 408 | 429 | 500..=599)
 }
 
 fn is_passing_error(error: &ureq::Error) -> bool {

@@ -8,6 +8,7 @@ mod named;
 mod print;
 mod push;
 mod serve;
+mod stop;
 mod validate;
 
 use std::io::Write as _;
@@ -36,7 +37,7 @@ struct Cli {
 enum Command {
     /// Serve the dashboard, the API and the live feed (the default command)
     Serve(serve::ServeOptions),
-    /// Send runs to a server; sent again, it goes on where it stopped
+    /// Send runs to a server; started again, it goes on where it stopped
     Push(push::PushOptions),
     /// Check logs and archives: every problem with file and line; exit 1 if there is any
     Validate(validate::ValidateOptions),

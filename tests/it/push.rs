@@ -286,15 +286,19 @@ fn what_passes_is_tried_again_and_stored_once() {
 }
 
 #[test]
-fn a_server_that_stays_away_ends_the_push_after_five_tries() {
+fn a_server_that_stays_away_ends_the_push_when_patience_ends() {
     let server = Server::start(|_, _| refuse(503, "unavailable"));
     let root = archive("r1", 1);
-    let (code, told, _) = push_to(&server, &root);
-    assert_eq!((code, server.kept().seen.len()), (1, 5), "{told}");
-    assert!(
-        told.contains("FAILED: the server answered 503 unavailable: this is unavailable (tried 5 times;"),
-        "{told}"
-    );
+    write(root.path(), "r2", "transitions.jsonl", &(event("r2", 0) + "\n"));
+    let (code, said, error) =
+        told(&push(&[root.path().to_str().unwrap(), "--to", &server.url, "--patience", "1"], Some(KEY)));
+    assert_eq!(code, 1, "{said}");
+    // Pauses of at least 0.125, 0.25 and 0.5 s, and the last try when the second is over.
+    assert!((3..=5).contains(&server.kept().seen.len()), "{:?}", server.kept().seen);
+    let sentence = "FAILED: the server answered 503 unavailable: this is unavailable (tried for 1 s; push again later, it goes on where it stopped)\nr2 ";
+    assert!(said.contains(sentence), "{said}");
+    assert!(said.contains("FAILED: not tried, since it would fail like the one before"), "{said}");
+    assert_eq!(error.matches("is asked again and again (it answered 503 unavailable)").count(), 1, "{error}");
 }
 
 #[test]
