@@ -24,7 +24,8 @@ impl Stop {
     ///
     /// When signals cannot be heard.
     pub(super) fn on_signals() -> Result<Self, BootError> {
-        let refused = |error: std::io::Error| BootError::Failure(format!("signals cannot be heard: {error}; try again"));
+        let refused =
+            |error: std::io::Error| BootError::Failure(format!("signals cannot be heard: {error}; try again"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused)?;
         let (mut interrupt, mut terminate) = {
             let _inside = runtime.enter();

@@ -136,7 +136,7 @@ fn a_reader_that_went_away_is_no_panic() {
         &["mode", "--json"],
         &["completions", "zsh"],
         &["validate", data],
-        &["push", data, "--to", "http://127.0.0.1:1"],
+        &["push", data, "--to", "http://127.0.0.1:1", "--patience", "0"],
         &["validate", &none],
     ] {
         let mut child =

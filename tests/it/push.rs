@@ -1,4 +1,10 @@
 //! `kahn push`, black box: the binary against a small server that keeps what it is sent and can be told to misbehave.
+//!
+//! - `faults`: a real server behind a proxy that loses, delays and refuses; ends by kill -9 of either side.
+//! - `follow`: runs that grow, and runs that appear.
+
+mod faults;
+mod follow;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,6 +35,10 @@ struct Reply {
 enum Instead {
     Reply(Reply),
     HangUp,
+    /// These bytes, whatever they are.
+    Bytes(Vec<u8>),
+    /// The same, a byte at a time.
+    Slowly(Vec<u8>),
 }
 
 /// What the server keeps.
@@ -70,11 +80,20 @@ impl Server {
 
 /// One request a connection, so that nothing is left to agree about.
 fn serve(mut stream: &TcpStream, kept: &mut Kept, trick: &mut impl FnMut(&Request, &mut Kept) -> Option<Instead>) {
-    let request = read_request(stream);
+    let Some(request) = read_request(stream) else { return };
     kept.seen.push(format!("{} {}", request.method, request.target));
     kept.keys.push(request.headers.get("authorization").cloned());
     let reply = match trick(&request, kept) {
         Some(Instead::HangUp) => return,
+        // A client that was killed meanwhile takes nothing.
+        Some(Instead::Bytes(bytes)) => return drop(stream.write_all(&bytes)),
+        Some(Instead::Slowly(bytes)) => {
+            for byte in bytes {
+                std::thread::park_timeout(std::time::Duration::from_micros(200));
+                drop(stream.write_all(&[byte]));
+            }
+            return;
+        }
         Some(Instead::Reply(reply)) => reply,
         None => kept.answer(&request),
     };
@@ -84,29 +103,30 @@ fn serve(mut stream: &TcpStream, kept: &mut Kept, trick: &mut impl FnMut(&Reques
         reply.status,
         body.len()
     );
-    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
+    drop(stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()));
 }
 
-fn read_request(stream: &TcpStream) -> Request {
+/// `None` when the client went away before its request was whole.
+fn read_request(stream: &TcpStream) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut line = || {
         let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        Some(line.trim_end().to_owned())
     };
-    let first = line();
+    let first = line()?;
     let mut words = first.split(' ').map(str::to_owned);
     let (method, target) = (words.next().unwrap(), words.next().unwrap());
     let mut headers = HashMap::new();
     loop {
-        let field = line();
+        let field = line()?;
         let Some((name, value)) = field.split_once(": ") else { break };
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
     let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    Request { method, target, headers, body }
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { method, target, headers, body })
 }
 
 fn reply(status: u16, body: Value) -> Reply {

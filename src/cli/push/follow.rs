@@ -122,7 +122,9 @@ impl<'a> Followed<'a> {
                 }
             }
         }
-        output.progress.show(|| format!("following {} runs that may go on, {} ended", self.open.len(), self.ended.len()));
+        output
+            .progress
+            .show(|| format!("following {} runs that may go on, {} ended", self.open.len(), self.ended.len()));
         round
     }
 
@@ -171,7 +173,10 @@ impl<'a> Followed<'a> {
             self.turn_of = Some(key);
         }
         // Past the last of them the first is next.
-        if self.turn_of.as_ref().is_some_and(|turn_of| self.ended.last_key_value().is_none_or(|(last, _)| turn_of >= last))
+        if self
+            .turn_of
+            .as_ref()
+            .is_some_and(|turn_of| self.ended.last_key_value().is_none_or(|(last, _)| turn_of >= last))
         {
             self.turn_of = None;
         }

@@ -147,11 +147,8 @@ impl Output {
     }
 
     pub(super) fn tell(&mut self, report: &Report) {
-        let (into, from) = if report.ok {
-            (&mut self.arrived, &mut self.failed)
-        } else {
-            (&mut self.failed, &mut self.arrived)
-        };
+        let (into, from) =
+            if report.ok { (&mut self.arrived, &mut self.failed) } else { (&mut self.failed, &mut self.arrived) };
         from.remove(&report.run_id);
         into.insert(report.run_id.clone());
         self.sent += report.sent;
