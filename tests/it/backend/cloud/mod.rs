@@ -4,6 +4,7 @@
 
 mod boot;
 mod cluster;
+mod exact;
 mod feed;
 mod keys;
 mod library;
