@@ -23,28 +23,34 @@ pub(crate) fn get(address: &str, path: &str) -> std::io::Result<Answer> {
 /// One connection that is kept.
 pub(crate) struct Connection {
     stream: TcpStream,
-    address: String,
+    /// Header fields of every request.
+    fields: String,
     buffer: Vec<u8>,
 }
 
 impl Connection {
     pub(crate) fn open(address: &str) -> std::io::Result<Self> {
+        Self::with_fields(address, "")
+    }
+
+    /// With further header fields, a line each, in every request.
+    pub(crate) fn with_fields(address: &str, fields: &str) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(120)))?;
-        Ok(Self { stream, address: address.into(), buffer: Vec::new() })
+        Ok(Self { stream, fields: format!("Host: {address}\r\n{fields}"), buffer: Vec::new() })
     }
 
     pub(crate) fn get(&mut self, path: &str) -> std::io::Result<Answer> {
-        let request = request(path, &self.address);
+        let request = format!("GET {path} HTTP/1.1\r\n{}\r\n", self.fields);
         self.stream.write_all(request.as_bytes())?;
         self.answer()
     }
 
     pub(crate) fn post(&mut self, path: &str, body: &[u8]) -> std::io::Result<Answer> {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
-            self.address,
+            "POST {path} HTTP/1.1\r\n{}Content-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
+            self.fields,
             body.len()
         );
         self.stream.write_all(&[head.as_bytes(), body].concat())?;

@@ -30,15 +30,16 @@ pub(crate) fn durable(archives: &mut Archives, rows: &mut Vec<Row>) {
     }
 }
 
-const BATCH: usize = 500;
+/// Events of a batch.
+pub(crate) const BATCH: usize = 500;
 
 /// The batches of one producer's run.
-fn batches(run_id: &str, count: usize) -> Vec<String> {
+pub(crate) fn batches(run_id: &str, count: usize) -> Vec<String> {
     generate::agent_lines(run_id, BATCH * count).chunks(BATCH).map(<[String]>::concat).collect()
 }
 
 /// Events a second when every producer does `each` with the batches of its run.
-fn per_second(
+pub(crate) fn per_second(
     producers: usize,
     count: usize,
     name: impl Fn(usize) -> String,

@@ -68,25 +68,25 @@ pub(crate) fn append_to_frame(archives: &mut Archives, rows: &mut Vec<Row>) {
 }
 
 /// A blocking client of either way.
-struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     bytes: Vec<u8>,
 }
 
 impl Client {
-    fn open(address: &str) -> Self {
+    pub(crate) fn open(address: &str) -> Self {
         let stream = TcpStream::connect(address).expect("it listens");
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
         Self { stream, bytes: Vec::new() }
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("it reads");
     }
 
     /// Reads until these bytes came, and keeps what came behind them.
-    fn read_past(&mut self, wanted: &[u8]) {
+    pub(crate) fn read_past(&mut self, wanted: &[u8]) {
         let mut chunk = [0; 16 * 1024];
         loop {
             if let Some(at) = memchr::memmem::find(&self.bytes, wanted) {
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// A pong for good measure: the server counts any frame as a sign of life.
-    fn answer_pings(&mut self) {
+    pub(crate) fn answer_pings(&mut self) {
         self.send(&websocket::pong(b""));
     }
 }

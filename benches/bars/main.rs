@@ -37,7 +37,7 @@ mod websocket;
 use std::path::Path;
 
 use archives::Archives;
-use measure::{HEAD, Row, Verdict};
+use measure::{HEAD, Row};
 
 type Group = (&'static str, fn(&mut Archives, &mut Vec<Row>));
 
@@ -105,22 +105,8 @@ fn measure_all(options: &[&str]) {
         rows[from..].iter().for_each(|row| println!("{}", row.markdown()));
         eprintln!("{name}: {:.0} s", begun.elapsed().as_secs_f64());
     }
-    let missed = rows.iter().filter(|row| row.verdict == Verdict::Missed).count();
-    let met = rows.iter().filter(|row| row.verdict == Verdict::Met).count();
-    println!("\n{met} met, {missed} missed, {} without a verdict", rows.len() - met - missed);
+    measure::sum_up(&rows);
     if options.contains(&"--write") {
-        write_table(&rows);
+        measure::write_table(&rows, "bars");
     }
-}
-
-/// Puts the table between the marks of docs/performance.md.
-fn write_table(rows: &[Row]) {
-    const MARKS: [&str; 2] = ["<!-- bars: begin -->", "<!-- bars: end -->"];
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
-    let text = std::fs::read_to_string(&path).expect("docs/performance.md");
-    let (before, rest) = text.split_once(MARKS[0]).expect("the first mark");
-    let (_, after) = rest.split_once(MARKS[1]).expect("the second mark");
-    let lines: Vec<String> = rows.iter().map(Row::markdown).collect();
-    let text = format!("{before}{}\n{HEAD}\n{}\n{}{after}", MARKS[0], lines.join("\n"), MARKS[1]);
-    std::fs::write(&path, text).expect("docs/performance.md");
 }

@@ -14,8 +14,13 @@ const LINEAR: f64 = 12.0;
 pub(crate) fn runs(archives: &mut Archives, rows: &mut Vec<Row>) {
     let [few, many] = archives.short();
     let servers = [Process::serving(&few), Process::serving(&many)];
-    let mut sides_of = servers.each_ref().map(Side::open);
-    let [few, many] = &mut sides_of;
+    let sides = servers.each_ref().map(|server| Side::open(Connection::open(&server.address).expect("it listens")));
+    compare(archives, rows, sides);
+}
+
+/// The rows, given who has few runs and who has many.
+pub(crate) fn compare(archives: &Archives, rows: &mut Vec<Row>, sides_of: [Side; 2]) {
+    let [mut few, mut many] = sides_of;
     for (what, path, most) in [
         ("list, first page", "/api/runs?limit=50", FLAT),
         ("list, a page from the middle by cursor", "cursor", FLAT),
@@ -43,7 +48,8 @@ pub(crate) fn runs(archives: &mut Archives, rows: &mut Vec<Row>) {
     }
 }
 
-struct Side {
+/// One of the two, and what it was asked.
+pub(crate) struct Side {
     connection: Connection,
     cursor: String,
     total: u64,
@@ -51,8 +57,7 @@ struct Side {
 }
 
 impl Side {
-    fn open(server: &Process) -> Self {
-        let mut connection = Connection::open(&server.address).expect("it listens");
+    pub(crate) fn open(mut connection: Connection) -> Self {
         // Half way by offset, then on by cursor.
         let total = total(&mut connection, "/api/runs?limit=1");
         let offset = format!("/api/runs?limit=50&offset={}&as_of=2027-01-01T00:00:00.000Z", total / 2);

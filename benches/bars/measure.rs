@@ -1,5 +1,6 @@
 //! Figures: medians, ratios of pairs, and the table that they go into.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// One line of the table.
@@ -155,4 +156,23 @@ pub(crate) fn wait_until(what: &str, patience: Duration, mut is_so: impl FnMut()
         assert!(begun.elapsed() < patience, "{what} did not come within {patience:?}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// How many rows reach their bars.
+pub(crate) fn sum_up(rows: &[Row]) {
+    let missed = rows.iter().filter(|row| row.verdict == Verdict::Missed).count();
+    let met = rows.iter().filter(|row| row.verdict == Verdict::Met).count();
+    println!("\n{met} met, {missed} missed, {} without a verdict", rows.len() - met - missed);
+}
+
+/// Puts the table between the marks of this name in docs/performance.md.
+pub(crate) fn write_table(rows: &[Row], name: &str) {
+    let marks = ["begin", "end"].map(|side| format!("<!-- {name}: {side} -->"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
+    let text = std::fs::read_to_string(&path).expect("docs/performance.md");
+    let (before, rest) = text.split_once(&marks[0]).expect("the first mark");
+    let (_, after) = rest.split_once(&marks[1]).expect("the second mark");
+    let lines: Vec<String> = rows.iter().map(Row::markdown).collect();
+    let text = format!("{before}{}\n{HEAD}\n{}\n{}{after}", marks[0], lines.join("\n"), marks[1]);
+    std::fs::write(&path, text).expect("docs/performance.md");
 }

@@ -22,6 +22,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts kahn and waits until GET /api/runs answers.
     pub(crate) fn kahn(options: &[&str]) -> Self {
+        Self::kahn_with(options, &[], "/api/runs")
+    }
+
+    /// Starts kahn with these variables and waits until this path answers.
+    pub(crate) fn kahn_with(options: &[&str], variables: &[(&str, &str)], path: &str) -> Self {
         let begun = Instant::now();
         let mut command = Command::new(env!("CARGO_BIN_EXE_kahn"));
         for (name, _) in std::env::vars_os() {
@@ -29,7 +34,7 @@ impl Process {
                 command.env_remove(name);
             }
         }
-        command.args(["serve", "--bind", "127.0.0.1:0"]).args(options);
+        command.args(["serve", "--bind", "127.0.0.1:0"]).args(options).envs(variables.iter().copied());
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("kahn starts");
         let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
@@ -45,8 +50,12 @@ impl Process {
                 _ => panic!("kahn did not start: {said:?}"),
             }
         };
-        std::thread::spawn(move || lines.for_each(drop));
-        while http::get(&address, "/api/runs").map_or(0, |answer| answer.status) != 200 {
+        // What it complains of is part of what a bench found.
+        std::thread::spawn(move || {
+            let faults = lines.map_while(Result::ok).filter(|line| line.contains(" ERROR]") || line.contains(" WARN"));
+            faults.for_each(|line| eprintln!("kahn: {line}"));
+        });
+        while http::get(&address, path).map_or(0, |answer| answer.status) != 200 {
             assert!(begun.elapsed() < Duration::from_secs(300), "kahn does not answer");
         }
         Self { child, address, start_s: begun.elapsed().as_secs_f64() }

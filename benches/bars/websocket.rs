@@ -4,8 +4,13 @@ use std::io::{Error, ErrorKind, Result};
 
 /// The request that opens `/ws/live`.
 pub(crate) fn handshake(address: &str) -> String {
+    handshake_with(address, "")
+}
+
+/// The same with further header fields, a line each.
+pub(crate) fn handshake_with(address: &str, fields: &str) -> String {
     format!(
-        "GET /ws/live HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET /ws/live HTTP/1.1\r\nHost: {address}\r\n{fields}Upgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
 }
