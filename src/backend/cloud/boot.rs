@@ -1,11 +1,13 @@
 //! What must hold before the server opens its port. Each refusal is one sentence: what is wrong, and what mends it.
 
+mod trial;
+mod walls;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
 
 use super::migrate::required_tables;
 use super::pool::{Database, DsnError, root_cause};
@@ -127,6 +129,93 @@ pub(super) enum BootRefusal {
         /// The statement that mends it.
         mend: String,
     },
+    /// A table whose wall is there and holds nothing.
+    #[error(
+        "the wall of the table {table} failed when it was tried: {what}; its policy is tenant_isolation, \
+         {mend}"
+    )]
+    WallFails {
+        /// The table.
+        table: String,
+        /// What happened.
+        what: &'static str,
+        /// How the policy is mended.
+        mend: String,
+    },
+    /// A table whose wall could not be tried.
+    #[error(
+        "the wall of the table {table} could not be tried ({reason}); \
+         make the table as migrations/README.md says, or move it out of the schema public"
+    )]
+    Untried {
+        /// The table.
+        table: String,
+        /// What the database said.
+        reason: String,
+    },
+    /// A key that looks past the walls.
+    #[error(
+        "the key {key} of the table {table} does not begin with tenant_id, so it would tell one tenant what another one has; \
+         run `{mend}`"
+    )]
+    OpenKey {
+        /// The table.
+        table: String,
+        /// The constraint or index.
+        key: String,
+        /// The statement that removes it.
+        mend: String,
+    },
+    /// A table without the key that keeps rows from being there twice.
+    #[error(
+        "the table {table} has no primary key, so what is sent twice would be stored twice; \
+         add it again as migrations/{file} has it"
+    )]
+    NoKey {
+        /// The table.
+        table: String,
+        /// The file that makes it.
+        file: &'static str,
+    },
+    /// A privilege that nobody needs.
+    #[error("{role} may {privilege} the table {table}, which kahn never does and a mistake could; run `{mend}`")]
+    TooMuch {
+        /// Who.
+        role: String,
+        /// The verb, and the column where it is one.
+        privilege: String,
+        /// The table.
+        table: String,
+        /// The statement that takes it away.
+        mend: String,
+    },
+    /// The server could own a table.
+    #[error(
+        "{role} may make tables in the schema public, whose walls would not hold for their maker; \
+         run `REVOKE CREATE ON SCHEMA public FROM {role}`"
+    )]
+    Maker {
+        /// Who.
+        role: String,
+    },
+    /// One of the functions that answer before a tenant is known.
+    #[error("the function {function} {fault}, so keys could not be looked up safely; {mend}")]
+    Function {
+        /// Its name.
+        function: &'static str,
+        /// What is wrong with it.
+        fault: &'static str,
+        /// How it is mended.
+        mend: String,
+    },
+    /// A view that goes around the walls.
+    #[error("the view {view} shows every tenant's rows to whoever asks it; run `{mend}`")]
+    View {
+        /// The view.
+        view: String,
+        /// The statement that mends it.
+        mend: String,
+    },
     /// The checks themselves failed.
     #[error("the boot checks could not be finished ({0}); see the database's log and start kahn again")]
     Unfinished(String),
@@ -158,7 +247,15 @@ pub(super) fn checks() -> Vec<String> {
         "its role is no superuser, has no BYPASSRLS or CREATEROLE, owns no table, and can become no role that does"
             .to_owned(),
         format!("the required tables are there: {}", tables.join(", ")),
-        "every table with a tenant_id has row-level security enabled, forced, and no policy but kahn's".to_owned(),
+        "every table with a tenant_id has row-level security enabled, forced, and no policy but kahn's; every key of it begins with \
+         tenant_id"
+            .to_owned(),
+        "the walls hold when they are tried between two reserved tenants: nothing is read, changed, deleted, added or moved across, \
+         or without a tenant"
+            .to_owned(),
+        "nobody has a verb that kahn does not need (TRUNCATE, changing lines or plans, anything for PUBLIC), the three lookup functions \
+         are kahn_lookup's own, no view goes around the walls"
+            .to_owned(),
         "the port is free".to_owned(),
     ]
 }
@@ -167,9 +264,15 @@ pub(super) fn checks() -> Vec<String> {
 pub(super) async fn check(database: &Database) -> Result<(), BootRefusal> {
     let client = reach(database).await?;
     server(&client).await?;
-    role(&client).await?;
+    let roles = role(&client).await?;
     tables(&client).await?;
-    walls(&client).await
+    let walled = walls::tenant_tables(&client).await?;
+    walls::keys(&client).await?;
+    walls::grants(&client, &roles).await?;
+    walls::functions(&client).await?;
+    walls::views(&client).await?;
+    trial::walls(&client, &walled).await?;
+    walls::policies(&walled)
 }
 
 /// The first connection; for up to 10 s while nobody is there, not a second time when somebody says no.
@@ -243,8 +346,8 @@ fn major(number: u32) -> String {
     format!("{}.{}", number / 10_000, number % 10_000)
 }
 
-/// The role, and every role that it can become: whoever is a member may SET ROLE, whatever INHERIT says.
-async fn role(client: &Client) -> Result<(), BootRefusal> {
+/// The role, and every role that it can become: whoever is a member may SET ROLE, whatever INHERIT says. Their names.
+async fn role(client: &Client) -> Result<Vec<String>, BootRefusal> {
     let rows = client
         .query_typed(
             "WITH RECURSIVE reachable AS ( \
@@ -259,6 +362,7 @@ async fn role(client: &Client) -> Result<(), BootRefusal> {
             &[],
         )
         .await?;
+    let mut roles = Vec::with_capacity(rows.len());
     for row in rows {
         let (own, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let owned: Option<String> = row.try_get(5)?;
@@ -270,13 +374,16 @@ async fn role(client: &Client) -> Result<(), BootRefusal> {
             "has CREATEROLE".to_owned()
         } else if let Some(table) = owned {
             format!("owns the table {table}")
+        } else if name == "kahn_lookup" {
+            "sees the keys of all tenants".to_owned()
         } else {
+            roles.push(name);
             continue;
         };
         let power = if own == name { power } else { format!("can SET ROLE to {name}, which {power}") };
         return Err(BootRefusal::PowerfulRole { role: own, power });
     }
-    Ok(())
+    Ok(roles)
 }
 
 /// Every table that a migration makes.
@@ -298,46 +405,4 @@ pub(super) async fn present_tables(client: &Client) -> Result<Vec<String>, tokio
         )
         .await?;
     rows.iter().map(|row| row.try_get(0)).collect()
-}
-
-/// Every table with a tenant_id is behind its wall, and nothing but the lookup role's own policy is a door in it.
-async fn walls(client: &Client) -> Result<(), BootRefusal> {
-    let rows = client
-        .query_typed(
-            "SELECT c.relname::text, c.relrowsecurity, c.relforcerowsecurity, \
-               EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid AND p.polname = $1 \
-                 AND p.polcmd = '*' AND p.polpermissive AND p.polroles = '{0}' \
-                 AND p.polqual IS NOT NULL AND p.polwithcheck IS NOT NULL), \
-               (SELECT p.polname::text FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid AND p.polname <> $1 \
-                 AND p.polpermissive AND NOT (p.polcmd = 'r' AND p.polroles = ARRAY[to_regrole('kahn_lookup')::oid]) \
-                 ORDER BY p.polname LIMIT 1) \
-             FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped \
-             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY c.relname",
-            &[(&"tenant_isolation", Type::TEXT)],
-        )
-        .await?;
-    for row in rows {
-        let table: String = row.try_get(0)?;
-        let (lack, mend) = if !row.try_get::<_, bool>(1)? {
-            (
-                "does not have row-level security enabled",
-                format!("run `ALTER TABLE public.{table} ENABLE ROW LEVEL SECURITY`"),
-            )
-        } else if !row.try_get::<_, bool>(2)? {
-            (
-                "does not force row-level security on its owner",
-                format!("run `ALTER TABLE public.{table} FORCE ROW LEVEL SECURITY`"),
-            )
-        } else if !row.try_get::<_, bool>(3)? {
-            let file = required_tables().find(|(name, _)| *name == table).map_or("V002__tenants.sql", |(_, file)| file);
-            ("lacks its policy tenant_isolation", format!("create it again as migrations/{file} does"))
-        } else if let Some(policy) = row.try_get::<_, Option<String>>(4)? {
-            ("has a policy that is not kahn's", format!("run `DROP POLICY {policy} ON public.{table}`"))
-        } else {
-            continue;
-        };
-        return Err(BootRefusal::NoWall { table, lack, mend });
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@ mod migrate;
 mod provision;
 mod tenants;
 mod walls;
+mod weakened;
 mod writes;
 
 use std::path::Path;
