@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::{join, join3};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::cache::{Held, HotRun, Runs};
@@ -21,7 +22,7 @@ use crate::domain::{Graph, LogId, RunId, Timestamp, parse_line};
 use crate::reduce::{RunState, Summary};
 
 /// A run's row, locked until the transaction ends.
-struct LockedRun {
+pub(super) struct LockedRun {
     run_id: RunId,
     state: Arc<RunState>,
     snapshot: Snapshotted,
@@ -32,6 +33,21 @@ struct LockedRun {
     next_seq: u64,
     /// Whether this transaction adds lines.
     grown: bool,
+}
+
+impl LockedRun {
+    /// A run whose state was made again, as far as its lines go.
+    pub(super) fn again(stored: Stored) -> Self {
+        Self {
+            run_id: stored.run_id,
+            state: Arc::new(stored.state),
+            snapshot: stored.snapshot,
+            graph: stored.graph,
+            deleted: stored.deleted,
+            next_seq: stored.next_seq,
+            grown: false,
+        }
+    }
 }
 
 /// What a transaction wrote: runs to be held once it is committed.
@@ -153,20 +169,12 @@ async fn lock(
                 snapshot: stored.snapshot,
                 deleted: stored.deleted,
                 next_seq: stored.next_seq,
-                run_id: stored.run_id.clone(),
+                run_id: stored.run_id,
                 grown: false,
             },
-            _ => LockedRun {
-                run_id: stored.run_id.clone(),
-                state: Arc::new(stored.state),
-                snapshot: stored.snapshot,
-                graph: stored.graph,
-                deleted: stored.deleted,
-                next_seq: stored.next_seq,
-                grown: false,
-            },
+            _ => LockedRun::again(stored),
         };
-        runs.insert(stored.run_id, run);
+        runs.insert(run.run_id.clone(), run);
     }
     Ok(runs)
 }
@@ -235,10 +243,43 @@ async fn check_stored(
 /// whose pattern the parser has checked, so that no event can bring a NUL here, which text columns do not take.
 async fn save(transaction: &Transaction, runs: impl Iterator<Item = LockedRun>) -> Result<Written, StoreError> {
     let runs: Vec<LockedRun> = runs.collect();
+    let (summaries, rows) = update(transaction, &runs, Occasion::Received).await?;
+    // One transaction, one version, whichever the row.
+    let Some(row) = rows.first().filter(|_| rows.len() == runs.len()) else { return Err(vanished()) };
+    let changed = stored::version_of(row, 0)?;
+    let held = runs.into_iter().zip(summaries).map(|(run, summary)| Held {
+        changed,
+        summary: Arc::new(summary),
+        run: Some(HotRun { state: run.state, graph: run.graph.map(|(graph, _)| graph) }),
+    });
+    Ok(held.collect())
+}
+
+/// Writes what was made again of a run, where anything of it is other than what stands there; whether it was.
+pub(super) async fn rewrite(transaction: &Transaction, run: LockedRun) -> Result<bool, StoreError> {
+    let (_, rows) = update(transaction, &[run], Occasion::MadeAgain).await?;
+    Ok(!rows.is_empty())
+}
+
+/// Why rows are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// Somebody sent something.
+    Received,
+    /// What is there is made again, as if it had always been so.
+    MadeAgain,
+}
+
+async fn update(
+    transaction: &Transaction,
+    runs: &[LockedRun],
+    occasion: Occasion,
+) -> Result<(Vec<Summary>, Vec<Row>), StoreError> {
+    let received = occasion == Occasion::Received;
     let mut states = Vec::with_capacity(runs.len());
     let mut snapshots = Vec::with_capacity(runs.len());
     let mut summaries = Vec::with_capacity(runs.len());
-    for run in &runs {
+    for run in runs {
         let graph = run.graph.as_ref().map(|(graph, sha256)| (&**graph, sha256.as_str()));
         summaries.push(Summary::of(&run.run_id, &run.state, graph));
         let is_due = run.snapshot.is_due(run.state.next_seq);
@@ -258,14 +299,18 @@ async fn save(transaction: &Transaction, runs: impl Iterator<Item = LockedRun>) 
         .query(
             "UPDATE runs AS r SET next_seq = n.next_seq, log_id = n.log_id, summary = n.summary, \
              state = coalesce(n.state, r.state), state_seq = n.state_seq, tail_bytes = n.tail_bytes, fold_version = $17, \
-             received_at = now(), changed = pg_current_xact_id(), kind = n.kind, outcome = n.outcome, \
+             received_at = CASE WHEN $20 THEN now() ELSE r.received_at END, changed = pg_current_xact_id(), kind = n.kind, outcome = n.outcome, \
              outcome_rank = n.outcome_rank, started = n.started, last_event = n.last_event, ended = n.ended, \
              duration_s = n.duration_s, agent_id = n.agent_id, parent_run_id = n.parent_run_id, \
              parent_node_id = n.parent_node_id, node_ids = n.node_ids::text[] \
              FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $18, $19) \
              AS n (run_id, next_seq, log_id, summary, state, kind, outcome, outcome_rank, started, last_event, ended, \
              duration_s, agent_id, parent_run_id, parent_node_id, node_ids, state_seq, tail_bytes) \
-             WHERE r.run_id = n.run_id RETURNING r.changed::text",
+             WHERE r.run_id = n.run_id AND ($20 OR n.state IS NOT NULL OR r.fold_version <> $17 OR \
+             (r.summary, r.kind, r.outcome, r.outcome_rank, r.started, r.last_event, r.ended, r.duration_s, r.agent_id, \
+              r.parent_run_id, r.parent_node_id, r.node_ids) IS DISTINCT FROM \
+             (n.summary, n.kind, n.outcome, n.outcome_rank, n.started, n.last_event, n.ended, n.duration_s, n.agent_id, \
+              n.parent_run_id, n.parent_node_id, n.node_ids::text[])) RETURNING r.changed::text",
             &[
                 (&each(&summaries, |run| run.run_id.as_str()), Type::TEXT_ARRAY),
                 (&next_seqs, Type::INT8_ARRAY),
@@ -286,18 +331,11 @@ async fn save(transaction: &Transaction, runs: impl Iterator<Item = LockedRun>) 
                 (&stored::fold_version(), Type::INT4),
                 (&state_seqs, Type::INT8_ARRAY),
                 (&tails, Type::INT8_ARRAY),
+                (&received, Type::BOOL),
             ],
         )
         .await?;
-    // One transaction, one version, whichever the row.
-    let Some(row) = rows.first().filter(|_| rows.len() == runs.len()) else { return Err(vanished()) };
-    let changed = stored::version_of(row, 0)?;
-    let held = runs.into_iter().zip(summaries).map(|(run, summary)| Held {
-        changed,
-        summary: Arc::new(summary),
-        run: Some(HotRun { state: run.state, graph: run.graph.map(|(graph, _)| graph) }),
-    });
-    Ok(held.collect())
+    Ok((summaries, rows))
 }
 
 /// A run's node ids as an array's text, since Postgres has no arrays of arrays of different lengths. Each in quotes: a

@@ -14,6 +14,7 @@ use self::tenant::TenantCommand;
 use super::Options;
 use super::migrate::{self, MigrateError};
 use super::pool::Database;
+use super::reindex::{self, ReindexError, Told};
 use super::tenant as tenants;
 use crate::config::{self, BootError, Serving};
 use crate::domain::Timestamp;
@@ -25,6 +26,8 @@ const ADMIN_DATABASE_URL: &str = "KAHN_ADMIN_DATABASE_URL";
 pub enum Command {
     /// Apply the migrations over the owner's DSN (KAHN_ADMIN_DATABASE_URL)
     Migrate(MigrateOptions),
+    /// Make summaries, states and lists again from the stored lines (over KAHN_DATABASE_URL, beside running servers)
+    Reindex(ReindexOptions),
     /// Tenants, their plans and keys
     #[command(subcommand)]
     Tenant(TenantCommand),
@@ -42,6 +45,17 @@ pub struct MigrateOptions {
     /// File with the password that the role kahn_app gets (not read with --check)
     #[arg(long, env = "KAHN_APP_PASSWORD_FILE", value_name = "FILE")]
     app_password_file: Option<PathBuf>,
+    /// PEM file with the certificate of the database's authority, instead of the web's
+    #[arg(long, env = "KAHN_DATABASE_CA_FILE", value_name = "FILE")]
+    database_ca_file: Option<PathBuf>,
+}
+
+/// Options of `kahn reindex`.
+#[derive(Debug, Args)]
+pub struct ReindexOptions {
+    /// Print one JSON object a tenant
+    #[arg(long, env = "KAHN_JSON", value_parser = BoolishValueParser::new())]
+    json: bool,
     /// PEM file with the certificate of the database's authority, instead of the web's
     #[arg(long, env = "KAHN_DATABASE_CA_FILE", value_name = "FILE")]
     database_ca_file: Option<PathBuf>,
@@ -67,6 +81,7 @@ impl Command {
         runtime.block_on(async {
             match self {
                 Self::Migrate(options) => run_migrate(&options, &mut out).await,
+                Self::Reindex(options) => run_reindex(&options, &mut out).await,
                 Self::Tenant(command) => command.run(&mut out).await,
             }
         })
@@ -87,6 +102,17 @@ async fn run_migrate(options: &MigrateOptions, out: &mut dyn Write) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+async fn run_reindex(options: &ReindexOptions, out: &mut dyn Write) -> Result<ExitCode, BootError> {
+    let server = Options { database_ca_file: options.database_ca_file.clone(), ..Options::default() };
+    let mut all = true;
+    let tell = |told: &Told<'_>| {
+        all &= told.is_whole();
+        if options.json { put_json(out, told) } else { told.tell(out) }
+    };
+    reindex::reindex(&server.door().await?, tell).await?;
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// One JSON object as a line.
 fn put_json(out: &mut dyn Write, value: &impl Serialize) -> std::io::Result<()> {
     writeln!(out, "{}", serde_json::to_string(value)?)
@@ -100,5 +126,14 @@ fn owner(ca_file: Option<&PathBuf>) -> Result<Database, MigrateError> {
 impl From<MigrateError> for BootError {
     fn from(error: MigrateError) -> Self {
         if error.is_configuration() { Self::configuration(error.to_string()) } else { Self::Failure(error.to_string()) }
+    }
+}
+
+impl From<ReindexError> for BootError {
+    fn from(error: ReindexError) -> Self {
+        match error {
+            ReindexError::Boot(refusal) => refusal.into(),
+            other => Self::Failure(other.to_string()),
+        }
     }
 }

@@ -14,6 +14,7 @@ mod lines;
 mod list;
 mod migrate;
 mod pool;
+mod reindex;
 mod scope;
 mod store;
 mod stored;
@@ -36,7 +37,10 @@ pub const MODE: &str = "cloud";
 
 const DATABASE_URL: &str = "KAHN_DATABASE_URL";
 const DEFAULT_POOL: usize = 10;
+/// Connections of a command: it does one thing after the other.
+const COMMAND_POOL: usize = 2;
 const DEFAULT_MEMORY_MB: u64 = 256;
+const MOST_MEMORY_MB: u64 = 1024 * 1024;
 
 /// Options of `kahn serve` that only this build has, as they were typed. What holds a password is read from the
 /// environment alone: arguments are for everybody on the machine to see.
@@ -48,6 +52,9 @@ pub struct Options {
     /// PEM file with the certificate of the database's authority, instead of the web's
     #[arg(long, env = "KAHN_DATABASE_CA_FILE", value_name = "FILE")]
     database_ca_file: Option<PathBuf>,
+    /// MiB of memory for runs that were read or written lately [default: 256]
+    #[arg(long, env = "KAHN_MEMORY_MB", value_name = "N")]
+    memory_mb: Option<String>,
     /// The other build's; here only so that the refusal can say what to do.
     #[arg(long, hide = true, value_name = "DIR")]
     archive: Option<PathBuf>,
@@ -93,6 +100,9 @@ impl Options {
         if let Err(mistake) = self.pool_size() {
             mistakes.push(mistake);
         }
+        if let Err(mistake) = self.memory_mb() {
+            mistakes.push(mistake);
+        }
         let refusals = [self.database().err(), self.way_in().err()];
         mistakes.extend(refusals.into_iter().flatten().map(|refusal| refusal.to_string()));
         mistakes
@@ -129,10 +139,27 @@ impl Options {
         }
     }
 
+    fn memory_mb(&self) -> Result<u64, String> {
+        match self.memory_mb.as_deref().map(|text| (text, text.parse())) {
+            None => Ok(DEFAULT_MEMORY_MB),
+            Some((_, Ok(size @ 1..=MOST_MEMORY_MB))) => Ok(size),
+            Some((text, _)) => Err(format!(
+                "--memory-mb (KAHN_MEMORY_MB) is {text:?}, which is no whole number from 1 to {MOST_MEMORY_MB}; write it as --memory-mb {DEFAULT_MEMORY_MB}"
+            )),
+        }
+    }
+
     fn database(&self) -> Result<Database, BootRefusal> {
         let given = self.database_url.clone().or_else(|| config::env(DATABASE_URL));
         let dsn = given.ok_or(BootRefusal::NoDsn)?;
         Ok(Database::for_server(&dsn, DATABASE_URL, self.database_ca_file.as_deref())?)
+    }
+
+    /// A door to the database once its checks have passed, for commands that work as the server does.
+    async fn door(&self) -> Result<scope::Door, BootRefusal> {
+        let database = self.database()?;
+        boot::check(&database).await?;
+        Ok(scope::Door::new(database.pool(COMMAND_POOL)?))
     }
 
     fn way_in(&self) -> Result<(), BootRefusal> {
@@ -170,7 +197,7 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
         store: Arc::new(store::PostgresStore::new(
             door.clone(),
             feed,
-            cache::Runs::new(DEFAULT_MEMORY_MB * 1024 * 1024),
+            cache::Runs::new(options.memory_mb().unwrap_or(DEFAULT_MEMORY_MB) * 1024 * 1024),
         )),
         access: Arc::new(access::KeyAccess::new(door)),
         read_only: false,

@@ -10,7 +10,7 @@ use super::cache::{Held, HotRun};
 use super::lines::{self, Ask, Span};
 use super::scope::DatabaseError;
 use crate::contract::StoreError;
-use crate::domain::{Graph, RunId, parse_line};
+use crate::domain::{Graph, LogId, RunId, parse_line};
 use crate::reduce::{REDUCER_VERSION, RunState, Summary};
 
 /// A state is written again once the lines behind it are so many,
@@ -42,6 +42,7 @@ pub(super) struct Stored {
     /// The transaction that wrote it: one version of the row.
     pub(super) changed: u64,
     pub(super) next_seq: u64,
+    pub(super) log_id: Option<LogId>,
     pub(super) deleted: bool,
     /// What stands in the row of the state, and since when.
     pub(super) snapshot: Snapshotted,
@@ -85,6 +86,7 @@ impl Stored {
     pub(super) fn of(row: &Row) -> Result<Self, DatabaseError> {
         let name: &str = row.try_get(0)?;
         let run_id = RunId::parse(name).ok_or_else(|| DatabaseError::Unreadable(format!("run_id {name:?}")))?;
+        let log_id: Option<&str> = row.try_get(3)?;
         let version: i32 = row.try_get(7)?;
         let is_known: bool = row.try_get(9)?;
         let next_seq = count(row, 2)?;
@@ -113,6 +115,7 @@ impl Stored {
         Ok(Self {
             changed: version_of(row, 1)?,
             next_seq,
+            log_id: log_id.map(LogId::from_kept),
             deleted: row.try_get(8)?,
             snapshot,
             is_known,

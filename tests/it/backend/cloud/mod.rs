@@ -11,6 +11,7 @@ mod library;
 mod lists;
 mod migrate;
 mod provision;
+mod reindex;
 mod tenants;
 mod walls;
 mod weakened;
