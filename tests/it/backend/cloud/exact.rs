@@ -25,7 +25,7 @@ fn agent_log(run: &str, lines: u64) -> Part {
         _ => format!(
             r#"{{"ts":"2026-04-24T10:00:01.000Z","run_id":"{run}","event":"tool_invocation","agent_id":"a","step":{},"tool_name":"bash","ok":{},"duration_s":{}.{:03},"input_summary":"{seq}"}}"#,
             seq / 3,
-            seq % 7 != 0,
+            !seq.is_multiple_of(7),
             seq % 5,
             seq % 1000
         ),
