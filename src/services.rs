@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
-use crate::contract::{Access, Backend, Principal, ReadLimit, Store, StoreError};
+use crate::contract::{Access, Account, Backend, Principal, ReadLimit, Store, StoreError};
 use crate::domain::{RunId, Timestamp, parse_line};
 use crate::live::Live;
 use crate::memory::Memory;
@@ -19,6 +19,8 @@ pub struct Services {
     pub store: Arc<dyn Store>,
     /// Who may ask.
     pub access: Arc<dyn Access>,
+    /// What tenants agreed on and used, where there are tenants.
+    pub account: Option<Arc<dyn Account>>,
     /// Who listens.
     pub live: Live,
     /// What time it is.
@@ -88,6 +90,7 @@ impl Services {
             live: Live::new(&backend, &clock, config),
             store: backend.store,
             access: backend.access,
+            account: backend.account,
             clock,
             memory: Arc::new(Memory::new()),
             settings: Settings {

@@ -1,6 +1,7 @@
 //! What a kitchen must give the stove, with the laws written beside it.
 
 pub mod access;
+pub mod account;
 pub mod align;
 pub mod description;
 pub mod list;
@@ -9,6 +10,7 @@ pub mod store;
 use std::sync::Arc;
 
 pub use access::{Access, Principal, PrincipalKind, Refusal, RequestFacts, Scope, Tenant};
+pub use account::{Account, Billing, USAGE_DAYS, Usage};
 pub use description::Description;
 pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey, leaves_window_at};
 pub use store::{
@@ -16,13 +18,15 @@ pub use store::{
     StoreError, WrittenTo,
 };
 
-/// A backend whose checks have passed: the two things that differ between the builds.
+/// A backend whose checks have passed: what differs between the builds.
 #[derive(Clone)]
 pub struct Backend {
     /// Where the logs are.
     pub store: Arc<dyn Store>,
     /// Who may ask.
     pub access: Arc<dyn Access>,
+    /// What tenants agreed on and used; `None` where there are no tenants.
+    pub account: Option<Arc<dyn Account>>,
     /// Whether every write is refused.
     pub read_only: bool,
 }

@@ -56,6 +56,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "agent_views_off", detail)
     }
 
+    /// The 404 of what only a build with tenants has.
+    pub(super) fn only_in_cloud() -> Self {
+        let detail = "this build serves one person and has no tenants; the cloud build has this";
+        Self::new(StatusCode::NOT_FOUND, "only_in_cloud", detail).with("only_in", "cloud")
+    }
+
     /// A 503 that may be tried again.
     pub(super) fn overloaded(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)

@@ -3,6 +3,7 @@
 mod aggregates;
 mod answer;
 mod app;
+mod billing;
 mod compare;
 mod diagnostics;
 mod error;

@@ -6,6 +6,7 @@
 mod access;
 mod api_keys;
 mod append;
+mod billing;
 mod boot;
 mod cache;
 mod commands;
@@ -199,7 +200,8 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
             feed,
             cache::Runs::new(options.memory_mb().unwrap_or(DEFAULT_MEMORY_MB) * 1024 * 1024),
         )),
-        access: Arc::new(access::KeyAccess::new(door)),
+        access: Arc::new(access::KeyAccess::new(door.clone())),
+        account: Some(Arc::new(billing::PostgresAccount::new(door))),
         read_only: false,
     })
 }

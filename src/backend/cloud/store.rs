@@ -338,7 +338,7 @@ impl Store for PostgresStore {
 }
 
 /// Whose data a principal may see. One without a tenant gets nothing, not everything.
-fn tenant(who: &Principal) -> Result<TenantId, StoreError> {
+pub(super) fn tenant(who: &Principal) -> Result<TenantId, StoreError> {
     let tenant = who.tenant.as_ref().and_then(|tenant| Uuid::try_parse(&tenant.id).ok());
     tenant.map(TenantId).ok_or_else(|| StoreError::Failed("the principal has no tenant".into()))
 }

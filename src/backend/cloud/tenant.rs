@@ -4,6 +4,7 @@
 mod env_file;
 mod keys;
 mod list;
+mod plan;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use self::env_file::EnvFile;
 pub(super) use self::keys::{Revoke, Rotate, revoke, rotate};
 pub(super) use self::list::list;
+pub(super) use self::plan::{Retention, SetPlan, set_plan};
 use super::api_keys::{self, NewKey};
 use super::migrate::{self, MigrateError};
 use super::pool::{Database, root_cause};
@@ -129,6 +131,14 @@ pub(super) enum TenantError {
     /// No such tenant.
     #[error("there is no tenant {0:?}; `kahn tenant list` shows all of them")]
     NoTenant(String),
+    /// No such plan.
+    #[error("there is no plan {plan:?}; the plans are {}", .plans.join(", "))]
+    NoPlan {
+        /// What was asked for.
+        plan: String,
+        /// What there is.
+        plans: Vec<String>,
+    },
     /// No such key.
     #[error("the tenant {name} has no key {key_id:?}; `kahn tenant list` shows the ids of all of them")]
     NoKey {

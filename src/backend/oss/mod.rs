@@ -166,7 +166,8 @@ pub async fn select_backend(options: &Options, config: &Config) -> Result<Backen
     let (store, writes) =
         opened.await.map_err(|error| refuse(error.to_string()))?.map_err(|error| refuse(error.to_string()))?;
     let access = LocalAccess::new(&options.allowed_hosts);
-    Ok(Backend { store: Arc::new(store), access: Arc::new(access), read_only: writes == Writes::Nothing })
+    let read_only = writes == Writes::Nothing;
+    Ok(Backend { store: Arc::new(store), access: Arc::new(access), account: None, read_only })
 }
 
 /// What a failed read means to whoever asked for it.

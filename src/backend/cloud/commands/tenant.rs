@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::tenants::{KeyScope, Provision, Revoke, Rotate, TenantError};
+use super::tenants::{KeyScope, Provision, Retention, Revoke, Rotate, SetPlan, TenantError};
 use super::{BootError, owner, put_json, tenants};
 
 /// Subcommands of `kahn tenant`.
@@ -23,6 +23,8 @@ pub enum TenantCommand {
     RotateKey(RotateOptions),
     /// End a key now: dead on every server within 5 s
     RevokeKey(RevokeOptions),
+    /// Put a tenant on a plan, which says how long its runs are kept and how much it may send
+    SetPlan(SetPlanOptions),
 }
 
 /// What all of them take.
@@ -90,6 +92,30 @@ pub struct RevokeOptions {
     common: Common,
 }
 
+/// Options of `kahn tenant set-plan`.
+#[derive(Debug, Args)]
+pub struct SetPlanOptions {
+    /// The tenant's name
+    name: String,
+    /// The plan's name
+    plan: String,
+    /// Days that this tenant's runs are kept, instead of the plan's; `default` goes back to those [default: as it is]
+    #[arg(long, env = "KAHN_TENANT_RETENTION_DAYS", value_name = "N|default", value_parser = retention)]
+    retention_days: Option<Retention>,
+    #[command(flatten)]
+    common: Common,
+}
+
+const MOST_DAYS: i32 = 36_500;
+
+fn retention(text: &str) -> Result<Retention, String> {
+    match text.parse() {
+        _ if text == "default" => Ok(Retention::Default),
+        Ok(days) if (1..=MOST_DAYS).contains(&days) => Ok(Retention::Days(days)),
+        _ => Err(format!("write a whole number of days from 1 to {MOST_DAYS}, or default")),
+    }
+}
+
 const LONGEST_OVERLAP: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 fn overlap(text: &str) -> Result<Duration, String> {
@@ -109,7 +135,8 @@ impl TenantCommand {
         let (Self::Provision(ProvisionOptions { common, .. })
         | Self::List(ListOptions { common })
         | Self::RotateKey(RotateOptions { common, .. })
-        | Self::RevokeKey(RevokeOptions { common, .. })) = &self;
+        | Self::RevokeKey(RevokeOptions { common, .. })
+        | Self::SetPlan(SetPlanOptions { common, .. })) = &self;
         let json = common.json;
         let database = owner(common.database_ca_file.as_ref())?;
         match self {
@@ -131,6 +158,11 @@ impl TenantCommand {
             }
             Self::RevokeKey(RevokeOptions { name, key_id, .. }) => {
                 let done = tenants::revoke(&database, &Revoke { name, key_id }).await?;
+                say(out, json, &done, |out| done.tell(out))
+            }
+            Self::SetPlan(SetPlanOptions { name, plan, retention_days, .. }) => {
+                let wanted = SetPlan { name, plan, retention: retention_days.unwrap_or(Retention::AsItIs) };
+                let done = tenants::set_plan(&database, &wanted).await?;
                 say(out, json, &done, |out| done.tell(out))
             }
         }?;

@@ -17,6 +17,8 @@ pub(crate) struct Listed {
     tenant: String,
     org: String,
     plan: String,
+    /// The tenant's own days, or the plan's.
+    retention_days: Option<i32>,
     made: Option<Timestamp>,
     keys: Vec<Key>,
 }
@@ -38,8 +40,9 @@ impl Listed {
     /// What a person reads.
     pub(crate) fn tell(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let at = |moment: &Option<Timestamp>| moment.map_or_else(|| "-".to_owned(), |moment| moment.to_string());
-        let Self { tenant, org, plan, made, keys } = self;
-        writeln!(out, "{tenant}: org {org}, plan {plan}, made {}", at(made))?;
+        let Self { tenant, org, plan, retention_days, made, keys } = self;
+        let days = retention_days.map_or_else(|| "-".to_owned(), |days| days.to_string());
+        writeln!(out, "{tenant}: org {org}, plan {plan}, runs kept {days} days, made {}", at(made))?;
         for key in keys {
             let Key { key_id, label, scope, prefix, created, expires, revoked, last_used } = key;
             writeln!(
@@ -75,8 +78,11 @@ async fn read(transaction: &Transaction<'_>, tenant: Uuid) -> Result<Option<List
     let (set, rows, keys) = join3(
         transaction
             .execute_typed("SELECT set_config('kahn.tenant_id', $1, true)", &[(&tenant.to_string(), Type::TEXT)]),
-        transaction
-            .query_typed("SELECT name, org_id, plan, created_at FROM public.tenants WHERE tenant_id = $1", &of_tenant),
+        transaction.query_typed(
+            "SELECT name, org_id, plan, coalesce(r.days, p.retention_days), created_at FROM public.tenants t \
+             LEFT JOIN public.plans p USING (plan) LEFT JOIN public.retention r USING (tenant_id) WHERE t.tenant_id = $1",
+            &of_tenant,
+        ),
         transaction.query_typed(
             "SELECT key_id, label, scope, prefix, created_at, expires_at, revoked_at, last_used_at \
              FROM public.api_keys WHERE tenant_id = $1 ORDER BY created_at, key_id",
@@ -92,7 +98,8 @@ async fn read(transaction: &Transaction<'_>, tenant: Uuid) -> Result<Option<List
         tenant: row.try_get(0)?,
         org: row.try_get(1)?,
         plan: row.try_get(2)?,
-        made: moment(row, 3)?,
+        retention_days: row.try_get(3)?,
+        made: moment(row, 4)?,
         keys,
     }))
 }

@@ -64,7 +64,7 @@ fn the_list_tells_all_of_a_key_but_the_key() {
     assert_eq!((&zeta["keys"][0]["scope"], &zeta["keys"][0]["last_used"]), (&json!("ingest"), &Value::Null));
     let text = done(&database, &["list"]);
     let key_id = zeta["keys"][1]["key_id"].as_str().expect("an id");
-    assert!(text.contains("zeta: org org_zeta, plan beta") && text.contains(key_id), "{text}");
+    assert!(text.contains("zeta: org org_zeta, plan beta, runs kept 90 days") && text.contains(key_id), "{text}");
     let hashes = database.admin("SELECT encode(key_sha256, 'hex') FROM api_keys").concat();
     for said in [text, done(&database, &["list", "--json"])] {
         // A key is its prefix and 49 characters more.

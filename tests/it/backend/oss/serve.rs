@@ -35,6 +35,14 @@ fn an_address_that_others_can_reach_has_to_be_allowed() {
 }
 
 #[test]
+fn what_only_tenants_have_is_not_here_and_says_where_it_is() {
+    let kitchen = super::empty();
+    let answer = kitchen.get("/api/billing");
+    assert_eq!(answer.problem(), (404, "only_in_cloud".to_owned()));
+    assert_eq!(answer.json()["only_in"], "cloud");
+}
+
+#[test]
 fn every_mistake_is_told_at_once() {
     let (code, told) = refusal(
         &["serve", "--bind", "here", "--archive", "a", "--fixture-dir", "b", "--allowed-host", "http://x"],
