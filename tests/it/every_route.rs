@@ -269,8 +269,8 @@ fn what_a_route_does_not_take_is_refused_with_what_it_takes() {
     let mut wire = Wire::open(&kitchen.server.url);
     for address in addresses().iter().filter(|address| address.reads_parameters()) {
         // What a key may not ask is refused before its parameters are looked at; the other build's operator may ask all.
-        if wire.ask(&address.head(&kitchen, &address.target), b"").status == 403 {
-            assert_eq!(address.pattern, "/api/billing");
+        let is_admins = address.pattern == "/api/billing";
+        if is_admins && wire.ask(&address.head(&kitchen, &address.target), b"").status == 403 {
             continue;
         }
         let mut refused = |query: &str| {

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::retention::Job;
 use super::scope::{DatabaseError, Door, Query};
 use super::store::tenant;
 use crate::contract::{Account, Billing, Principal, StoreError, USAGE_DAYS, Usage};
@@ -11,11 +12,13 @@ use crate::contract::{Account, Billing, Principal, StoreError, USAGE_DAYS, Usage
 /// Accounts of all tenants, each behind its wall.
 pub(super) struct PostgresAccount {
     door: Door,
+    /// What plans promise by themselves; it stops with the account.
+    _retention: Job,
 }
 
 impl PostgresAccount {
-    pub(super) fn new(door: Door) -> Self {
-        Self { door }
+    pub(super) fn new(door: Door, retention: Job) -> Self {
+        Self { door, _retention: retention }
     }
 }
 

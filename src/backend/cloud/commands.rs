@@ -1,5 +1,6 @@
 //! The subcommands that only this build has.
 
+mod retention;
 mod tenant;
 
 use std::io::Write;
@@ -10,12 +11,12 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::retention::RetentionOptions;
 use self::tenant::TenantCommand;
-use super::Options;
 use super::migrate::{self, MigrateError};
 use super::pool::Database;
 use super::reindex::{self, ReindexError, Told};
-use super::tenant as tenants;
+use super::{Options, retention as retentions, tenant as tenants};
 use crate::config::{self, BootError, Serving};
 use crate::domain::Timestamp;
 
@@ -31,6 +32,8 @@ pub enum Command {
     /// Tenants, their plans and keys
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Delete runs that are past their days, as the server does every hour (KAHN_DATABASE_URL)
+    Retention(RetentionOptions),
 }
 
 /// Options of `kahn migrate`.
@@ -83,6 +86,7 @@ impl Command {
                 Self::Migrate(options) => run_migrate(&options, &mut out).await,
                 Self::Reindex(options) => run_reindex(&options, &mut out).await,
                 Self::Tenant(command) => command.run(&mut out).await,
+                Self::Retention(options) => options.run(&mut out).await,
             }
         })
     }

@@ -16,6 +16,7 @@ mod list;
 mod migrate;
 mod pool;
 mod reindex;
+mod retention;
 mod scope;
 mod store;
 mod stored;
@@ -24,6 +25,7 @@ mod tenant;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -42,6 +44,7 @@ const DEFAULT_POOL: usize = 10;
 const COMMAND_POOL: usize = 2;
 const DEFAULT_MEMORY_MB: u64 = 256;
 const MOST_MEMORY_MB: u64 = 1024 * 1024;
+const DEFAULT_RETENTION_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Options of `kahn serve` that only this build has, as they were typed. What holds a password is read from the
 /// environment alone: arguments are for everybody on the machine to see.
@@ -56,6 +59,9 @@ pub struct Options {
     /// MiB of memory for runs that were read or written lately [default: 256]
     #[arg(long, env = "KAHN_MEMORY_MB", value_name = "N")]
     memory_mb: Option<String>,
+    /// Seconds between looks for runs that are past their days [default: 3600]
+    #[arg(long, env = "KAHN_RETENTION_EVERY", value_name = "SECONDS")]
+    retention_every: Option<String>,
     /// The other build's; here only so that the refusal can say what to do.
     #[arg(long, hide = true, value_name = "DIR")]
     archive: Option<PathBuf>,
@@ -98,12 +104,8 @@ impl Options {
                 ));
             }
         }
-        if let Err(mistake) = self.pool_size() {
-            mistakes.push(mistake);
-        }
-        if let Err(mistake) = self.memory_mb() {
-            mistakes.push(mistake);
-        }
+        let own = [self.pool_size().err(), self.memory_mb().err(), self.retention_every().err()];
+        mistakes.extend(own.into_iter().flatten());
         let refusals = [self.database().err(), self.way_in().err()];
         mistakes.extend(refusals.into_iter().flatten().map(|refusal| refusal.to_string()));
         mistakes
@@ -146,6 +148,16 @@ impl Options {
             Some((_, Ok(size @ 1..=MOST_MEMORY_MB))) => Ok(size),
             Some((text, _)) => Err(format!(
                 "--memory-mb (KAHN_MEMORY_MB) is {text:?}, which is no whole number from 1 to {MOST_MEMORY_MB}; write it as --memory-mb {DEFAULT_MEMORY_MB}"
+            )),
+        }
+    }
+
+    fn retention_every(&self) -> Result<Duration, String> {
+        match self.retention_every.as_deref().map(|text| (text, text.parse::<u32>())) {
+            None => Ok(DEFAULT_RETENTION_EVERY),
+            Some((_, Ok(seconds))) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
+            Some((text, _)) => Err(format!(
+                "--retention-every (KAHN_RETENTION_EVERY) is {text:?}, which is no whole number of seconds from 1; leave it out for an hour"
             )),
         }
     }
@@ -194,6 +206,8 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
         .await
         .map_err(|error| BootRefusal::Unfinished(error.to_string()))?;
     log::info!("database {}: checks passed; API keys are the only way in", database.place());
+    let every = options.retention_every().unwrap_or(DEFAULT_RETENTION_EVERY);
+    let retention = retention::Job::start(database.clone(), door.clone(), every);
     Ok(Backend {
         store: Arc::new(store::PostgresStore::new(
             door.clone(),
@@ -201,7 +215,7 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
             cache::Runs::new(options.memory_mb().unwrap_or(DEFAULT_MEMORY_MB) * 1024 * 1024),
         )),
         access: Arc::new(access::KeyAccess::new(door.clone())),
-        account: Some(Arc::new(billing::PostgresAccount::new(door))),
+        account: Some(Arc::new(billing::PostgresAccount::new(door, retention))),
         read_only: false,
     })
 }

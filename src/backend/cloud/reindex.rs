@@ -24,6 +24,9 @@ const PAGE: i64 = 500;
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Retention removes the lines of all others, some at a time.
+const NOT_GOING: &str = "r.deleted_at IS DISTINCT FROM '-infinity'";
+
 /// Why nothing more was done.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReindexError {
@@ -101,9 +104,9 @@ async fn tenant_of_name<'a>(door: &Door, tenant: TenantId, name: &'a str) -> Res
     let mut told = Told { tenant: name, runs: 0, rebuilt: 0, unreadable: Vec::new() };
     let mut behind = String::new();
     loop {
-        let sql = "SELECT run_id FROM runs WHERE run_id > $1 ORDER BY run_id LIMIT $2";
+        let sql = format!("SELECT run_id FROM runs AS r WHERE run_id > $1 AND {NOT_GOING} ORDER BY run_id LIMIT $2");
         let parameters: [Parameter<'_>; 2] = [(&behind, Type::TEXT), (&PAGE, Type::INT8)];
-        let [rows] = door.read("reindex", tenant, [Query { sql, parameters: &parameters }]).await?;
+        let [rows] = door.read("reindex", tenant, [Query { sql: &sql, parameters: &parameters }]).await?;
         let Some(last) = rows.last() else { return Ok(told) };
         let next: String = last.try_get(0).map_err(DatabaseError::from)?;
         for row in &rows {
@@ -143,7 +146,7 @@ async fn run(door: &Door, tenant: TenantId, run_id: &RunId) -> Result<bool, Stor
 
 /// Most of the lines are folded before the row is locked, so that nobody who adds lines has to wait for that.
 async fn run_once(door: &Door, tenant: TenantId, run_id: &RunId) -> Result<bool, StoreError> {
-    let sql = format!("SELECT {} FROM runs AS r WHERE r.run_id = $1", stored::columns("NULL"));
+    let sql = format!("SELECT {} FROM runs AS r WHERE r.run_id = $1 AND {NOT_GOING}", stored::columns("NULL"));
     let name = run_id.as_str();
     let parameters: [Parameter<'_>; 1] = [(&name, Type::TEXT)];
     let queries = [Query { sql: &sql, parameters: &parameters }];

@@ -13,6 +13,7 @@ use super::cache::{Held, HotRun, Runs};
 use super::follow::Feed;
 use super::lines::{self, Chunk, Span};
 use super::list::{LISTED, ListSql, SelectionSql};
+use super::retention;
 use super::scope::{DatabaseError, Door, Parameter, Query, Snapshot, TenantId};
 use super::stored::{self, Stored};
 use crate::contract::{
@@ -281,17 +282,17 @@ impl Store for PostgresStore {
     async fn put_graph(&self, who: &Principal, run_id: &RunId, bytes: Bytes) -> Result<GraphPut, StoreError> {
         let tenant = tenant(who)?;
         let given = Arc::new((run_id.clone(), bytes));
-        let runs = self.runs.clone();
-        let (put, written) = self
-            .door
-            .write("put_graph", tenant, move |transaction| {
+        let (put, written) = retention::with_room(&self.door, tenant, || {
+            let (given, runs) = (Arc::clone(&given), self.runs.clone());
+            self.door.write("put_graph", tenant, move |transaction| {
                 let (given, runs) = (Arc::clone(&given), runs.clone());
                 Box::pin(async move {
                     let (run_id, bytes) = &*given;
                     append::put_graph(transaction, (tenant, &runs), run_id, bytes).await
                 })
             })
-            .await?;
+        })
+        .await?;
         written.into_iter().for_each(|held| self.runs.hold(tenant, held));
         if put == GraphPut::Created {
             self.feed.changed(tenant, run_id);
@@ -302,14 +303,14 @@ impl Store for PostgresStore {
     async fn append(&self, who: &Principal, batch: Vec<Part>) -> Result<Appended, StoreError> {
         let tenant = tenant(who)?;
         let batch = Arc::new(batch);
-        let runs = self.runs.clone();
-        let (appended, written) = self
-            .door
-            .write("append", tenant, move |transaction| {
+        let (appended, written) = retention::with_room(&self.door, tenant, || {
+            let (batch, runs) = (Arc::clone(&batch), self.runs.clone());
+            self.door.write("append", tenant, move |transaction| {
                 let (batch, runs) = (Arc::clone(&batch), runs.clone());
                 Box::pin(async move { append::append(transaction, (tenant, &runs), &batch).await })
             })
-            .await?;
+        })
+        .await?;
         for held in written {
             let run_id = held.summary.run_id.clone();
             self.runs.hold(tenant, held);

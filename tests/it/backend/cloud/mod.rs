@@ -13,6 +13,7 @@ mod lists;
 mod migrate;
 mod provision;
 mod reindex;
+mod retention;
 mod tenants;
 mod walls;
 mod weakened;
