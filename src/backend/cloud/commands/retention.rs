@@ -69,8 +69,12 @@ impl RetentionOptions {
         let door = server.door().await?;
         if let Some(RetentionCommand::Restore(options)) = &self.command {
             let restored = retentions::restore(&door, &options.tenant, &options.run_id).await?;
-            let json = options.common.json;
-            return Ok(if json { put_json(out, &restored)? } else { writeln!(out, "{restored}")? });
+            if options.common.json {
+                put_json(out, &restored)?;
+            } else {
+                writeln!(out, "{restored}")?;
+            }
+            return Ok(());
         }
         let mut went_any = false;
         let mut tell = |went: Went| -> Result<(), RetentionError> {
