@@ -139,6 +139,63 @@ fn a_key_whose_row_is_locked_gets_in_as_fast() {
     });
 }
 
+/// The tenant is the key's, whatever a body, a header or an address says.
+#[test]
+fn a_tenant_that_is_named_in_a_request_is_nobody() {
+    let database = Database::fresh();
+    let ((ingest_a, read_a), (_, read_b)) = (tenant(&database, "a"), tenant(&database, "b"));
+    let server = serve(&database);
+    let id_of_b = database.admin("SELECT tenant_id FROM tenants WHERE name = 'b'").concat().concat();
+    let line = format!(
+        "{{\"ts\":\"2026-04-24T10:00:00.000Z\",\"run_id\":\"r\",\"event\":\"run_start\",\"total_nodes\":1,\"tenant_id\":\"{id_of_b}\",\"org_id\":\"org_b\",\"tenant\":\"b\"}}\n"
+    );
+    let graph = format!("{{\"version\":1,\"nodes\":[],\"tenant_id\":\"{id_of_b}\"}}");
+    let bearer = format!("Bearer {ingest_a}");
+    let send = |bearer: &str, method: &str, path: &str, body: &str| {
+        let kind = if method == "PUT" { "application/json" } else { "application/x-ndjson" };
+        let headers = [
+            ("authorization", bearer),
+            ("content-type", kind),
+            ("x-tenant-id", &id_of_b),
+            ("kahn-tenant-id", &id_of_b),
+            ("cookie", "tenant=b"),
+        ];
+        request(&server.url, (method, path), &headers, Some(body.as_bytes()))
+    };
+    let ingest = "/v1/ingest/transitions";
+    for query in [format!("?tenant_id={id_of_b}"), "?org_id=org_b".to_owned()] {
+        let answer = send(&bearer, "POST", &format!("{ingest}{query}"), &line);
+        assert_eq!(answer.problem(), (400, "unknown_parameter".into()));
+    }
+    let rest = &ingest_a["kahn_live_sk_".len()..];
+    let malformed = [
+        ingest_a[..ingest_a.len() - 1].to_owned(),
+        format!("{ingest_a}0"),
+        format!("{ingest_a}, {ingest_a}"),
+        ingest_a.replace('_', "-"),
+        format!("kahn_test_sk_{rest}"),
+        format!("KAHN_LIVE_SK_{rest}"),
+        format!("kahn_live_sk__{rest}"),
+        format!("kahn_live_sk_{id_of_b}_{rest}"),
+        format!("kahn_live_sk_' OR true --_{rest}"),
+    ];
+    for key in malformed {
+        let answer = send(&format!("Bearer {key}"), "POST", ingest, &line);
+        assert_eq!(answer.problem(), (401, "invalid_token".into()), "{key}");
+    }
+    assert_eq!(database.admin("SELECT count(*) FROM runs"), [["0"]], "nothing of what was refused is stored");
+    assert_eq!(send(&bearer, "POST", ingest, &line).status, 200);
+    assert_eq!(send(&bearer, "PUT", "/v1/ingest/runs/r/graph", &graph).status, 201);
+    let total = |key: &str| {
+        let headers = [("authorization", &*format!("Bearer {key}")), ("x-tenant-id", &id_of_b)];
+        request(&server.url, ("GET", "/api/runs"), &headers, None).json()["total"].clone()
+    };
+    assert_eq!((total(&read_a), total(&read_b)), (json!(1), json!(0)));
+    let owners = "SELECT DISTINCT t.name FROM tenants t JOIN (SELECT tenant_id FROM runs UNION SELECT tenant_id FROM transitions \
+                  UNION SELECT tenant_id FROM usage) AS rows USING (tenant_id)";
+    assert_eq!(database.admin(owners), [["a"]]);
+}
+
 #[test]
 fn a_revoked_key_is_dead_on_every_server_within_5_s_and_so_are_its_sockets() {
     let database = Database::fresh();
