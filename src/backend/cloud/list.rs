@@ -62,28 +62,40 @@ impl ListSql {
             Order::Desc => ("DESC", "<"),
             Order::Asc => ("ASC", ">"),
         };
-        let start = match &query.position {
+        let order = format!("{column} {direction} NULLS LAST, run_id");
+        // One more than wanted says whether more follow.
+        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1);
+        sql.page = match &query.position {
             ListPosition::Offset(rows) => {
                 let rows = sql.bind(i64::try_from(*rows).unwrap_or(i64::MAX), Type::INT8);
-                format!("ORDER BY {column} {direction} NULLS LAST, run_id OFFSET {rows}")
+                let limit = sql.bind(limit, Type::INT8);
+                format!("SELECT {LISTED} FROM runs WHERE {filter} ORDER BY {order} OFFSET {rows} LIMIT {limit}")
             }
             ListPosition::After(key) => {
                 let run_id = sql.bind(key.run_id.as_str().to_owned(), Type::TEXT);
-                let behind = match key.value {
+                let limit = sql.bind(limit, Type::INT8);
+                let part = |behind: String| {
+                    format!(
+                        "(SELECT {LISTED}, {column} FROM runs WHERE {filter} AND {behind} ORDER BY {order} LIMIT {limit})"
+                    )
+                };
+                let nulls = |behind: String| part(format!("{column} IS NULL{behind}"));
+                match key.value {
                     Some(value) => {
-                        let value = sql.bind(value, Type::FLOAT8);
+                        let value = sql.sort_key(query.sort, value);
+                        // The bound that the index starts from stands alone; what follows only parts equal ones.
+                        let rest = part(format!(
+                            "{column} {behind}= {value} AND ({column} {behind} {value} OR run_id > {run_id})"
+                        ));
                         format!(
-                            "({column} {behind} {value} OR ({column} = {value} AND run_id > {run_id}) OR {column} IS NULL)"
+                            "SELECT {LISTED} FROM ({rest} UNION ALL {}) AS following ORDER BY {order} LIMIT {limit}",
+                            nulls(String::new())
                         )
                     }
-                    None => format!("({column} IS NULL AND run_id > {run_id})"),
-                };
-                format!("AND {behind} ORDER BY {column} {direction} NULLS LAST, run_id")
+                    None => nulls(format!(" AND run_id > {run_id}")),
+                }
             }
         };
-        // One more than wanted says whether more follow.
-        let limit = sql.bind(i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1), Type::INT8);
-        sql.page = format!("SELECT {LISTED} FROM runs WHERE {filter} {start} LIMIT {limit}");
         sql
     }
 
@@ -101,6 +113,16 @@ impl ListSql {
     fn bind(&mut self, value: impl ToSql + Sync + Send + 'static, kind: Type) -> String {
         self.values.push((Box::new(value), kind));
         format!("${}", self.values.len())
+    }
+
+    /// A cursor's value, of the type of its column: of another one no index is used.
+    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds below 2^53, and ranks")]
+    fn sort_key(&mut self, sort: Sort, value: f64) -> String {
+        match sort {
+            // A cursor is anybody's to write: what is no millisecond is between two of them.
+            Sort::Started if value.fract() == 0.0 => self.bind(value as i64, Type::INT8),
+            Sort::Started | Sort::Duration | Sort::Outcome => self.bind(value, Type::FLOAT8),
+        }
     }
 
     /// A wanted text. Postgres takes no NUL; what stands for it is in no column, so it fits no run.
