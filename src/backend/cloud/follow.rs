@@ -1,7 +1,10 @@
 //! Who wants to know that a run changed, and how they get to know: LISTEN/NOTIFY for speed, a poll for certainty.
 //!
 //! A notification holds a tenant's id and a run's, never data. It may be lost (a full queue, a broken connection, a
-//! restart): the poll finds every change within a second, so the worst is a second's delay.
+//! restart, a server killed behind its COMMIT): the poll finds every change within a second, so the worst is a second's
+//! delay.
+
+mod poll;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +12,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_postgres::AsyncMessage;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use self::poll::{Poll, Witness};
 use super::pool::{Database, root_cause};
 use super::scope::{DatabaseError, Door, Query, TenantId};
 use crate::contract::{Change, Changes};
@@ -25,11 +30,8 @@ const CHANNEL: &str = "kahn_runs";
 const UNREAD: usize = 1024;
 /// Notifications that wait to be sent; past that they are left to the poll.
 const UNSENT: usize = 4096;
-/// So long writes are gathered into one NOTIFY.
+/// Between two NOTIFYs; what is written meanwhile is gathered into one.
 const COALESCE: Duration = Duration::from_millis(5);
-const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Runs that one poll names; more are one [`Change::All`].
-const NAMED: usize = 1000;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -46,12 +48,14 @@ impl Feed {
     pub(super) async fn start(database: &Database, door: Door) -> Result<Self, DatabaseError> {
         let followers = Followers::default();
         let (unsent, waiting) = mpsc::channel(UNSENT);
-        // Taken before anybody can follow: whatever a follower has not seen is at or past it.
-        let horizon = horizon(&door).await?;
+        // Before anybody can follow: whatever a follower has not seen was committed behind the moment that it knows.
+        let witness = Witness::call(database).await?;
+        let look = Arc::new(Notify::new());
+        let poll = Poll::new(database.clone(), door.clone(), Arc::clone(&followers), Arc::clone(&look));
         let tasks = [
-            tokio::spawn(listen(database.clone(), Arc::clone(&followers))),
-            tokio::spawn(notify(door.clone(), waiting)),
-            tokio::spawn(poll(door, Arc::clone(&followers), horizon)),
+            tokio::spawn(listen(database.clone(), Arc::clone(&followers), look)),
+            tokio::spawn(notify(door, waiting)),
+            tokio::spawn(poll.run(witness)),
         ];
         Ok(Self { followers, unsent, tasks })
     }
@@ -97,11 +101,19 @@ fn wake(followers: &Followers, tenant: TenantId, change: Change) {
     }
 }
 
-/// Listens for ever: connects again, slower each time, when the connection ends.
-async fn listen(database: Database, followers: Followers) {
+/// Hands a wake-up to everybody.
+fn wake_all(followers: &Followers) {
+    for sender in held(followers).values() {
+        drop(sender.send(Change::All));
+    }
+}
+
+/// Listens for ever: connects again, slower each time, when the connection ends. What was notified meanwhile is looked
+/// for as soon as it listens again.
+async fn listen(database: Database, followers: Followers, look: Arc<Notify>) {
     let mut pause = SHORTEST_PAUSE;
     loop {
-        match listen_once(&database, &followers).await {
+        match listen_once(&database, &followers, &look).await {
             Ok(()) => pause = SHORTEST_PAUSE,
             Err(error) => {
                 log::warn!("listening for changes: {}; the poll goes on", root_cause(&error));
@@ -113,7 +125,7 @@ async fn listen(database: Database, followers: Followers) {
 }
 
 /// One connection's life. `Ok` when it ended after it had listened.
-async fn listen_once(database: &Database, followers: &Followers) -> Result<(), tokio_postgres::Error> {
+async fn listen_once(database: &Database, followers: &Followers, look: &Notify) -> Result<(), tokio_postgres::Error> {
     let (client, mut driver) = database.connect().await?;
     let mut messages = stream::poll_fn(move |context| driver.poll_message(context));
     let statement = format!("LISTEN {CHANNEL}");
@@ -125,6 +137,7 @@ async fn listen_once(database: &Database, followers: &Followers) -> Result<(), t
             answer = &mut listening, if !heard => {
                 answer?;
                 heard = true;
+                look.notify_one();
                 continue;
             }
             message = messages.next() => message,
@@ -147,10 +160,12 @@ fn read_payload(payload: &str) -> Option<(TenantId, RunId)> {
     Some((TenantId(Uuid::try_parse(tenant).ok()?), RunId::parse(run_id)?))
 }
 
-/// Sends notifications, all that gather within [`COALESCE`] in one statement, each run once.
+/// Sends notifications: the first at once, then all that gather within [`COALESCE`] in one statement, each run once.
 async fn notify(door: Door, mut waiting: mpsc::Receiver<(TenantId, RunId)>) {
+    let mut next = Instant::now();
     while let Some(first) = waiting.recv().await {
-        tokio::time::sleep(COALESCE).await;
+        tokio::time::sleep_until(next).await;
+        next = Instant::now() + COALESCE;
         let mut changed = HashSet::from([first]);
         while let Ok(next) = waiting.try_recv() {
             changed.insert(next);
@@ -169,58 +184,4 @@ async fn notify(door: Door, mut waiting: mpsc::Receiver<(TenantId, RunId)>) {
             log::warn!("notifications were not sent ({error}); the poll will find the changes");
         }
     }
-}
-
-/// Looks every second at each followed tenant for rows written since the second before.
-///
-/// Whatever a look does not see yet was written by a transaction that had not ended when the look began: its id is at
-/// or past the oldest open one of a snapshot taken before. So each round asks from the horizon of the round before.
-async fn poll(door: Door, followers: Followers, mut horizon_before: String) {
-    loop {
-        tokio::time::sleep(POLL_EVERY).await;
-        let round = async {
-            // Before the list: who follows from here on has changes only at or past this horizon.
-            let next = horizon(&door).await?;
-            for tenant in followed(&followers) {
-                for change in changed_since(&door, tenant, &horizon_before).await? {
-                    wake(&followers, tenant, change);
-                }
-            }
-            Ok::<_, DatabaseError>(next)
-        };
-        match round.await {
-            Ok(next) => horizon_before = next,
-            // The horizon stays, so the next round that succeeds finds what this one did not.
-            Err(error) => log::warn!("the poll for changes failed: {error}"),
-        }
-    }
-}
-
-/// The tenants with followers; the others are forgotten.
-fn followed(followers: &Followers) -> Vec<TenantId> {
-    let mut map = held(followers);
-    map.retain(|_, sender| sender.receiver_count() > 0);
-    map.keys().copied().collect()
-}
-
-async fn horizon(door: &Door) -> Result<String, DatabaseError> {
-    let rows = door
-        .outside("horizon", Query { sql: "SELECT pg_snapshot_xmin(pg_current_snapshot())::text", parameters: &[] })
-        .await?;
-    let row = rows.first().ok_or_else(|| DatabaseError::Unreadable("no snapshot".to_owned()))?;
-    Ok(row.try_get(0)?)
-}
-
-async fn changed_since(door: &Door, tenant: TenantId, horizon: &str) -> Result<Vec<Change>, DatabaseError> {
-    // The upper bound keeps rows of a restored dump out, whose ids are another cluster's.
-    let sql = "SELECT run_id FROM runs WHERE changed >= $1::text::xid8 AND changed < pg_snapshot_xmax(pg_current_snapshot()) LIMIT $2";
-    let limit = NAMED as i64 + 1;
-    let [rows] = door
-        .read("changed", tenant, [Query { sql, parameters: &[(&horizon, Type::TEXT), (&limit, Type::INT8)] }])
-        .await?;
-    if rows.len() > NAMED {
-        return Ok(vec![Change::All]);
-    }
-    let run_ids: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    Ok(run_ids.iter().filter_map(|run_id| RunId::parse(run_id)).map(Change::Run).collect())
 }

@@ -93,6 +93,11 @@ impl Gate {
     pub(super) fn run(&self, statements: &str) {
         self.runtime.block_on(self.client.batch_execute(statements)).expect("it is allowed");
     }
+
+    /// How many rows a statement gives.
+    pub(super) fn count(&self, statement: &str) -> usize {
+        self.runtime.block_on(self.client.query(statement, &[])).expect("it is allowed").len()
+    }
 }
 
 /// A runtime for one piece of work.

@@ -13,7 +13,7 @@ use crate::feed::{Mirror, Socket, block_on};
 use crate::support::{PATIENCE, Server, request};
 
 /// Waits for a wake-up for this run; how long it took.
-async fn woken(changes: &mut Changes, run: &str) -> Duration {
+pub(super) async fn woken(changes: &mut Changes, run: &str) -> Duration {
     let before = Instant::now();
     loop {
         let change = tokio::time::timeout(Duration::from_secs(10), changes.next()).await.expect("a wake-up in 10 s");
@@ -23,13 +23,13 @@ async fn woken(changes: &mut Changes, run: &str) -> Duration {
     }
 }
 
-async fn quiet(changes: &mut Changes) {
+pub(super) async fn quiet(changes: &mut Changes) {
     let heard = tokio::time::timeout(Duration::from_millis(1500), changes.next()).await;
     assert!(heard.is_err(), "{heard:?}");
 }
 
 /// Passes over the wake-ups of the past: a run may be told twice, by NOTIFY and by the poll.
-async fn settle(changes: &mut Changes) {
+pub(super) async fn settle(changes: &mut Changes) {
     while tokio::time::timeout(Duration::from_millis(1300), changes.next()).await.is_ok() {}
 }
 

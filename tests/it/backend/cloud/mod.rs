@@ -13,6 +13,7 @@ mod lists;
 mod migrate;
 mod provision;
 mod reindex;
+mod replicas;
 mod retention;
 mod tenants;
 mod walls;
@@ -60,17 +61,23 @@ fn serve(database: &Database) -> Server {
 }
 
 fn serve_with(database: &Database, further: &[&str]) -> Server {
-    let dsn = database.app_dsn();
-    let env = [("KAHN_DATABASE_URL", dsn.as_str()), ("KAHN_AUTH", "keys-only"), ("KAHN_AGENT_VIEWS", "on")];
+    serve_at(&database.app_dsn(), further)
+}
+
+fn serve_at(dsn: &str, further: &[&str]) -> Server {
+    let env = [("KAHN_DATABASE_URL", dsn), ("KAHN_AUTH", "keys-only"), ("KAHN_AGENT_VIEWS", "on")];
     Server::start(&[&["serve", "--bind", "127.0.0.1:0"], further].concat(), &env)
 }
 
 /// A tenant with an ingest key and a read key.
 fn tenant(database: &Database, name: &str) -> (String, String) {
-    let admin = database.admin_dsn();
+    tenant_at(&database.admin_dsn(), name)
+}
+
+fn tenant_at(admin: &str, name: &str) -> (String, String) {
     let key = |scope: &str| {
         let args = ["tenant", "provision", name, "--org", &format!("org_{name}"), "--scope", scope];
-        let done = run(&args, &[("KAHN_ADMIN_DATABASE_URL", &admin)]);
+        let done = run(&args, &[("KAHN_ADMIN_DATABASE_URL", admin)]);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         let said = String::from_utf8(done.stdout).expect("text");
         said.lines().find(|line| line.starts_with("kahn_live_sk_")).expect("a key").to_owned()
