@@ -12,17 +12,26 @@ use super::{Server, event, refuse, reply, write};
 use crate::backend;
 use crate::support::{Kitchen, PATIENCE, wait_for};
 
-/// A push that follows, and the objects that it prints.
+/// A push that follows, and the objects that it prints. It ends with this value.
 struct Following {
-    push: Child,
+    push: Option<Child>,
     told: mpsc::Receiver<Value>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        if let Some(push) = &mut self.push {
+            drop(push.kill());
+            drop(push.wait());
+        }
+    }
 }
 
 impl Following {
     fn of(kitchen: &Kitchen, root: &Path, url: &str) -> Self {
         let mut push = spawn(kitchen, &[root.to_str().unwrap(), "--to", url, "--follow", "--json"]);
         let told = objects(push.stdout.take().unwrap());
-        Self { push, told }
+        Self { push: Some(push), told }
     }
 
     /// The next object; its run, whether all is well, and what it says.
@@ -30,9 +39,17 @@ impl Following {
         self.told.recv_timeout(PATIENCE).expect("an object in time")
     }
 
+    fn pid(&self) -> u32 {
+        self.push.as_ref().unwrap().id()
+    }
+
     fn terminate(self) -> (i32, Vec<Value>, String) {
-        signal(&self.push, "-TERM");
-        let (code, error) = ended(self.push);
+        assert!(Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap().success());
+        self.ended()
+    }
+
+    fn ended(mut self) -> (i32, Vec<Value>, String) {
+        let (code, error) = ended(self.push.take().unwrap());
         (code, self.told.iter().collect(), error)
     }
 }
@@ -45,10 +62,6 @@ fn objects(out: ChildStdout) -> mpsc::Receiver<Value> {
         }
     });
     told
-}
-
-fn signal(push: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &push.id().to_string()]).status().unwrap().success());
 }
 
 fn append(root: &Path, run_id: &str, text: &str) {
@@ -196,8 +209,7 @@ fn a_server_that_is_away_is_waited_for_and_one_that_refuses_is_not() {
     let told = following.next();
     assert!(told["error"].as_str().unwrap().contains("; give a key that may ingest with --key-file, or in KAHN_KEY"));
     assert_eq!(following.next()["error"], "not tried, since it would fail like the one before");
-    let (code, _) = ended(following.push);
-    assert_eq!(code, 1);
+    assert_eq!(following.ended().0, 1);
 }
 
 #[test]
@@ -245,7 +257,7 @@ fn a_large_log_is_not_read_into_memory() {
     let following = Following::of(&kitchen, root.path(), &server.url);
     let all = "POST /v1/ingest/transitions?from_seq=93";
     wait_for("the last batch", || server.kept().seen.iter().any(|seen| seen == all).then_some(()));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", following.push.id())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", following.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
     assert!(peak.parse::<u64>().unwrap() < 48 * 1024, "{peak} KiB for a log of 96 MiB");
     let (code, _, error) = following.terminate();

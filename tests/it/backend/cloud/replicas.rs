@@ -89,17 +89,18 @@ async fn until_row(socket: &mut Socket, server: &Server, key: &str, run_id: &str
     }
 }
 
-/// How long the fastest of three lines takes from its acknowledgement to a client that has all before.
-async fn fastest(mirror: &mut Mirror, url: &Mutex<String>, key: &str, run_id: &str) -> Duration {
-    let mut fastest = Duration::MAX;
-    for _ in 0..3 {
+/// NOTIFY is heard, and it is not the poll that tells: half of five lines need less than a quarter of its second.
+async fn assert_fast(mirror: &mut Mirror, url: &Mutex<String>, key: &str, run_id: &str) {
+    let mut took = Vec::new();
+    for _ in 0..5 {
         let seq = mirror.lines.len();
         post(url, key, run_id, seq);
         let before = Instant::now();
         mirror.until(&lines(run_id, seq + 1)).await;
-        fastest = fastest.min(before.elapsed());
+        took.push(before.elapsed());
     }
-    fastest
+    took.sort_unstable();
+    assert!(took[2] < Duration::from_millis(250), "{took:?}");
 }
 
 #[test]
@@ -136,8 +137,7 @@ fn a_listen_connection_that_is_cut_again_and_again_costs_nobody_a_line() {
                 let rows = std::thread::scope(|scope| scope.spawn(|| database.admin(listening)).join().expect("rows"));
                 (rows[0][0] == "2").then_some(())
             });
-            let took = fastest(&mut followed, &url, &ingest, "r").await;
-            assert!(took < Duration::from_millis(400), "{took:?}");
+            assert_fast(&mut followed, &url, &ingest, "r").await;
             followed.socket.is_quiet().await;
             assert_eq!((followed.resets, followed.errors), (0, vec![]));
         });
@@ -215,8 +215,7 @@ fn a_server_killed_between_commit_and_notify_has_told_all_the_same() {
         }
         // The producer sends its last line again: stored once, told once.
         post(&url, &ingest, "r", 3);
-        let took = fastest(&mut followed, &url, &ingest, "r").await;
-        assert!(took < Duration::from_millis(400), "{took:?}");
+        assert_fast(&mut followed, &url, &ingest, "r").await;
         followed.socket.is_quiet().await;
         assert_eq!((followed.resets, followed.errors), (0, vec![]));
     });
@@ -309,12 +308,15 @@ fn a_database_that_crashes_and_a_server_that_is_killed_under_load_lose_and_doubl
             followed.until(&lines("r", 500)).await;
             until_row(&mut listed, &b, &read, "r", 500).await;
             posting.join().expect("all are acknowledged");
-            let took = fastest(&mut followed, &url, &ingest, "r").await;
-            assert!(took < Duration::from_millis(400), "{took:?}");
+            assert_fast(&mut followed, &url, &ingest, "r").await;
             followed.socket.is_quiet().await;
             assert_eq!(followed.resets, 0);
         });
     });
+}
+
+fn signal(server: &Server, name: &str) {
+    assert!(Command::new("kill").args([name, &server.pid().to_string()]).status().expect("kill runs").success());
 }
 
 #[test]
@@ -362,12 +364,15 @@ fn a_database_whose_count_of_transactions_went_back_hides_no_change() {
             );
             (count(sql(&polled)) > 0).then_some(())
         });
+        // The server comes back when all is over.
+        signal(&b, "-STOP");
         crash(&cluster);
         // Nobody notifies, and its id is one that was seen to have ended.
         let gone = sql(
             "UPDATE runs SET deleted_at = now(), changed = pg_current_xact_id() WHERE run_id = 'r' RETURNING changed::text",
         );
         assert!(count(gone) < before, "the count did not go back: this shows nothing");
+        signal(&b, "-CONT");
         while followed.errors.last().is_none_or(|code| code != "unknown_run") {
             followed.take().await;
         }
