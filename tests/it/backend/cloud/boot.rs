@@ -309,7 +309,7 @@ fn a_table_that_somebody_adds_needs_a_wall_too() {
 }
 
 /// Passes connections on to the cluster; what the server says goes through `change`.
-fn proxy(listener: TcpListener, change: impl Fn(Vec<u8>) -> Vec<u8> + Clone + Send + 'static) {
+pub(super) fn proxy(listener: TcpListener, change: impl Fn(Vec<u8>) -> Vec<u8> + Clone + Send + 'static) {
     let port = shared().port;
     for client in listener.incoming().map_while(Result::ok) {
         let server = TcpStream::connect(("127.0.0.1", port)).expect("the cluster");

@@ -9,10 +9,15 @@ use super::cluster::Database;
 
 /// A backend over this database with so many connections.
 pub(super) async fn open(database: &Database, pool: usize) -> Backend {
+    open_at(&database.app_dsn(), pool).await
+}
+
+/// The same over any way to it.
+pub(super) async fn open_at(dsn: &str, pool: usize) -> Backend {
     let mut mistakes = Vec::new();
     let config = Config::check(&Typed::default(), &Options::defaults(), &mut mistakes);
     assert!(mistakes.is_empty(), "{mistakes:?}");
-    select_backend(&Options::keys_only(database.app_dsn(), pool), &config).await.expect("the checks pass")
+    select_backend(&Options::keys_only(dsn, pool), &config).await.expect("the checks pass")
 }
 
 /// Somebody of a new tenant of this name.

@@ -5,6 +5,7 @@
 mod billing;
 mod boot;
 mod cluster;
+mod door;
 mod exact;
 mod feed;
 mod keys;

@@ -1,100 +1,13 @@
-//! Writes against dropped requests, each other, and the database's own refusals.
+//! Writes against each other and the database's own refusals.
 
-use std::time::{Duration, Instant};
-
-use futures_util::FutureExt as _;
-use kahn::contract::{GraphPut, ListPosition, ReadLimit, Refusal, RequestFacts, StoreError};
+use kahn::contract::{GraphPut, ListPosition, ReadLimit, StoreError};
 
 use super::cluster::{Database, runtime};
 use super::library::{open, part, run_id, somebody};
 
-use crate::support::{PATIENCE, everything};
+use crate::support::everything;
 
 const ALL: ReadLimit = ReadLimit { lines: 100_000, bytes: usize::MAX };
-
-#[test]
-fn a_request_dropped_at_any_await_leaves_no_transaction_and_no_half_batch() {
-    let database = Database::fresh();
-    let (a, b) = (somebody(&database, "a"), somebody(&database, "b"));
-    runtime().block_on(async {
-        // Few connections: whoever comes next gets the one that was dropped.
-        let backend = open(&database, 2).await;
-        for turn in 0..60_u64 {
-            let name = format!("run-{turn}");
-            let batch = vec![part(&name, 0, 50), part(&format!("{name}-b"), 0, 50)];
-            // Polled this long, then dropped.
-            let patience = Duration::from_micros(turn * 120);
-            let _ = tokio::time::timeout(patience, backend.store.append(&a, batch)).await;
-            let _ = tokio::time::timeout(patience, backend.store.list(&a, &everything())).await;
-            let page = backend.store.list(&b, &everything()).await.expect("an answer");
-            assert_eq!(page.total, 0, "the next one's connection still belonged to a");
-        }
-        let left = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid() \
-             AND (state LIKE 'idle in transaction%' OR state = 'active')",
-            database.name
-        );
-        let (client, connection) = tokio_postgres::connect(&database.admin_dsn(), tokio_postgres::NoTls).await.expect("a connection");
-        tokio::spawn(connection);
-        let deadline = Instant::now() + PATIENCE;
-        while client.query_one(&left, &[]).await.expect("a row").get::<_, i64>(0) > 0 {
-            assert!(Instant::now() < deadline, "a transaction was left open");
-        }
-        // Whole batches or none.
-        let odd: i64 = client
-            .query_one("SELECT count(*) FROM runs r WHERE next_seq <> 50 OR (SELECT sum(array_length(string_to_array(convert_from(lines, 'UTF8'), chr(10)), 1)) FROM transitions t WHERE t.run_id = r.run_id) IS DISTINCT FROM 50", &[])
-            .await
-            .expect("a row")
-            .get(0);
-        assert_eq!(odd, 0);
-        let stored = backend.store.list(&a, &everything()).await.expect("an answer").total;
-        assert!(stored > 0 && stored % 2 == 0, "{stored}");
-        // Not started is the one way for a batch not to be there: once polled it is written.
-        let mut dropped = Box::pin(backend.store.append(&a, vec![part("polled-once", 0, 1)]));
-        assert!((&mut dropped).now_or_never().is_none());
-        drop(dropped);
-        let deadline = Instant::now() + PATIENCE;
-        while backend.store.summary(&a, &run_id("polled-once")).await.expect("an answer").is_none() {
-            assert!(Instant::now() < deadline, "a batch that was begun was not finished");
-        }
-    });
-}
-
-/// A connection that served one tenant is asked something outside of any: a function that stands in for the key lookup
-/// notes whom the connection still believes to work for.
-#[test]
-fn a_connection_comes_back_from_the_pool_belonging_to_nobody() {
-    let database = Database::fresh();
-    let a = somebody(&database, "a");
-    let asked = RequestFacts {
-        authorizations: vec![format!("Bearer {}", super::tenant(&database, "b").1)],
-        ..RequestFacts::default()
-    };
-    database.admin(
-        "CREATE TABLE public.noted (tenant text); GRANT INSERT ON public.noted TO kahn_lookup; \
-         CREATE OR REPLACE FUNCTION public.kahn_api_key_candidates(wanted_prefix text) \
-           RETURNS TABLE (tenant_id uuid, tenant_name text, key_id uuid, scope text, key_sha256 bytea, \
-                          expired boolean, revoked boolean, use_is_stale boolean) \
-           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN \
-             INSERT INTO public.noted VALUES (current_setting('kahn.tenant_id', true)); END $$",
-    );
-    runtime().block_on(async {
-        let backend = open(&database, 1).await;
-        for turn in 0..20_u64 {
-            let patience = Duration::from_micros(turn * 300);
-            let name = format!("r{turn}");
-            // Finished, refused, dropped half way: the one connection goes round.
-            backend.store.append(&a, vec![part(&name, 0, 1)]).await.expect("stored");
-            assert!(backend.store.append(&a, vec![part(&name, 9, 1)]).await.is_err());
-            let _ = tokio::time::timeout(patience, backend.store.append(&a, vec![part(&name, 1, 50)])).await;
-            let _ = tokio::time::timeout(patience, backend.store.list(&a, &everything())).await;
-            assert_eq!(backend.access.authenticate(&asked).await, Err(Refusal::BadToken));
-            backend.store.summary(&a, &run_id(&name)).await.expect("an answer");
-            assert_eq!(backend.access.authenticate(&asked).await, Err(Refusal::BadToken));
-        }
-    });
-    assert_eq!(database.admin("SELECT coalesce(tenant, ''), count(*) FROM noted GROUP BY 1"), [["", "40"]]);
-}
 
 #[test]
 fn batches_over_the_same_runs_in_any_order_do_not_lock_each_other_out() {
