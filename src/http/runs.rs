@@ -6,6 +6,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, BytesMut};
+use futures_util::future::try_join;
 
 use super::answer::{self, Answer};
 use super::error::ApiError;
@@ -44,8 +45,9 @@ pub(super) async fn state_of(
         return Ok(answer);
     }
     let asked = Asked::of((who, run_id), query(target), question.now)?;
-    let spawned = services.store.spawned(who, run_id).await?;
-    let moment = asked.moment(services).await?;
+    // At the same time: each is a way to the storage and back.
+    let (spawned, moment) =
+        try_join(async { Ok(services.store.spawned(who, run_id).await?) }, asked.moment(services)).await?;
     let summary = moment.summary();
     let stall_after_ms = services.settings.stall_after_ms;
     // Of now the page has only whether the run is stalled.
