@@ -1,6 +1,6 @@
 //! The cloud kitchen: Postgres, a row a run, a wall around each tenant.
 //!
-//! `scope.rs` is the one door to tenants' data. All else stands before it (`access.rs`, `api_keys.rs`: who asks), behind
+//! `scope.rs` is the one door to tenants' data; `tally.rs` counts who went through. All else stands before it (`access.rs`, `api_keys.rs`: who asks), behind
 //! it (`store.rs`, `append.rs`, `list.rs`, `follow.rs`), or has a connection of its own (`boot.rs`, `migrate.rs`, `tenant.rs`).
 
 mod access;
@@ -200,12 +200,14 @@ pub async fn select_backend(options: &Options, config: &Config) -> Result<Backen
 async fn open(options: &Options) -> Result<Backend, BootRefusal> {
     options.way_in()?;
     let database = options.database()?;
+    let began = std::time::Instant::now();
     boot::check(&database).await?;
+    let checked = began.elapsed().as_millis();
     let door = scope::Door::new(database.pool(options.pool_size().unwrap_or(DEFAULT_POOL))?);
     let feed = follow::Feed::start(&database, door.clone())
         .await
         .map_err(|error| BootRefusal::Unfinished(error.to_string()))?;
-    log::info!("database {}: checks passed; API keys are the only way in", database.place());
+    log::info!("database {}: checks passed in {checked} ms; API keys are the only way in", database.place());
     let every = options.retention_every().unwrap_or(DEFAULT_RETENTION_EVERY);
     let retention = retention::Job::start(database.clone(), door.clone(), every);
     Ok(Backend {

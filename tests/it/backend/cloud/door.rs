@@ -17,7 +17,7 @@ use super::boot::proxy;
 use super::cluster::{APP_PASSWORD, Database, Gate, runtime};
 use super::library::{open, open_at, part, run_id, somebody};
 use super::{serve_with, tenant};
-use crate::support::{Answer, PATIENCE, Server, everything, request, wait_for};
+use crate::support::{Answer, PATIENCE, Server, everything, kahn, request, wait_for};
 
 const GRAPH: &str = r#"{"version":1,"nodes":[{"id":"build","deliverable":"x","done_when":["true"]}]}"#;
 const ALL: ReadLimit = ReadLimit { lines: 1000, bytes: usize::MAX };
@@ -313,6 +313,35 @@ fn a_database_that_falls_silent_is_given_up_and_comes_back() {
         }
         assert_eq!(store.summary(&a, &run_id("r")).await.expect("an answer").expect("a run").next_seq, 10);
     });
+}
+
+#[test]
+fn what_the_database_was_asked_is_told_when_the_server_ends() {
+    let database = Database::fresh();
+    let (_, key) = tenant(&database, "a");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let dsn = database.app_dsn();
+    let env = [("KAHN_DATABASE_URL", dsn.as_str()), ("KAHN_AUTH", "keys-only"), ("KAHN_LOG", "info")];
+    let mut child = kahn(&["serve", "--bind", "127.0.0.1:0"], &env)
+        .stderr(std::fs::File::create(&path).expect("a file"))
+        .spawn()
+        .expect("the binary starts");
+    let told = || std::fs::read_to_string(&path).expect("text");
+    let url = wait_for("the server", || {
+        told().lines().find_map(|line| Some(line.split_once("listens on ")?.1.trim().to_owned()))
+    });
+    for _ in 0..3 {
+        let answer = request(&url, ("GET", "/api/runs"), &[("authorization", &format!("Bearer {key}"))], None);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+    wait_for("the server to end", || child.try_wait().expect("a child"));
+    let told = told();
+    let counts = told.lines().find_map(|line| line.split_once("database calls: ")).expect(&told).1;
+    assert!(counts.contains("list: 3 in 0."), "{counts}");
+    assert!(!counts.contains("failed") && !counts.contains("unknown"), "{counts}");
 }
 
 /// A request whose client is gone before the answer, without a goodbye.
