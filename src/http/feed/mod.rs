@@ -332,7 +332,8 @@ impl Client {
             // A page that ends before its log is followed by the next one.
             run.is_behind |= run.next_seq < page.next_seq;
             self.page = None;
-        } else if let Some(run_id) = self.next_run().cloned()
+        } else if self.reading.is_none()
+            && let Some(run_id) = self.next_run().cloned()
             && let Some(run) = self.runs.get_mut(&run_id)
         {
             run.is_behind = false;
