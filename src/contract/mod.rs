@@ -15,7 +15,7 @@ pub use description::Description;
 pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey, leaves_window_at};
 pub use store::{
     About, Appended, Change, Changes, GraphFile, GraphPut, Lines, Loaded, Part, Problems, ReadLimit, Spawned, Store,
-    StoreError, WrittenTo,
+    StoreError, Summaries, WrittenTo,
 };
 
 /// A backend whose checks have passed: what differs between the builds.

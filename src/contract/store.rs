@@ -23,8 +23,9 @@ pub trait Store: Send + Sync {
     /// A page of summaries, filtered, ordered and counted as the query says.
     async fn list(&self, who: &Principal, query: &ListQuery) -> Result<ListPage, StoreError>;
 
-    /// The summaries of all runs that are selected, by start, then run_id, both rising; runs without a start come last.
-    async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError>;
+    /// The summaries of all runs that are selected, by start, then run_id, both rising; runs without a start come last. They
+    /// come some at a time, since nobody has to hold all of them, and are all of one moment.
+    async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Summaries, StoreError>;
 
     /// What lists show of one run.
     async fn summary(&self, who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError>;
@@ -86,6 +87,9 @@ pub enum About<'a> {
     /// One run, and the runs that it started.
     Run(&'a RunId),
 }
+
+/// Summaries, some at a time. Behind an error nothing comes.
+pub type Summaries = BoxStream<'static, Result<Vec<Arc<Summary>>, StoreError>>;
 
 /// A stream of wake-ups; it ends when the store stops.
 pub type Changes = BoxStream<'static, Change>;

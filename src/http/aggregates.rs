@@ -1,8 +1,7 @@
 //! What holds across runs: agents, audits, nodes.
 
-use std::sync::Arc;
-
 use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::StreamExt;
 use serde::Serialize;
 
 use super::answer;
@@ -13,8 +12,9 @@ use super::principal::authorize;
 use crate::contract::{About, Principal, Scope, Selection, leaves_window_at};
 use crate::domain::event::{AuditResult, Kind};
 use crate::domain::{RunId, Timestamp};
-use crate::insight::agents::{self, AgentOrder, AgentRow};
-use crate::insight::flakiness::{self, AuditRow, NodeRow};
+use crate::insight::Gather;
+use crate::insight::agents::{AgentOrder, AgentRow, Agents};
+use crate::insight::flakiness::{AuditRow, Checkpoints, NodeRow, Nodes};
 use crate::memory::Span;
 use crate::reduce::{NodeOutcome, Summary, UsageSum};
 use crate::services::Services;
@@ -32,9 +32,9 @@ pub(super) async fn agents(request: HttpRequest, services: web::Data<Services>) 
     let order = params.choice("sort", "unknown_sort", ORDERS)?.unwrap_or(AgentOrder::Severity);
     // All of history, whatever the window: a regression is measured by what came before.
     let selection = Selection { of_agents: true, ..Selection::default() };
-    answer(&request, (&services, &who), (selection, sameness), move |runs| {
-        let rows = agents::agents(runs, window.from, order);
-        view(window, rows.iter().map(AgentRowView::of))
+    let agents = Agents::since(window.from);
+    answer(&request, (&services, &who), (selection, sameness), agents, move |agents| {
+        view(window, agents.rows(order).iter().map(AgentRowView::of))
     })
     .await
 }
@@ -48,9 +48,9 @@ pub(super) async fn audits(request: HttpRequest, services: web::Data<Services>) 
     let params = Params::parse(request.query_string(), &["window", "as_of"])?;
     let (window, sameness) = window(&params, question.now)?;
     let selection = Selection { last_event_from: window.from, ..Selection::default() };
-    answer(&request, (&services, &who), (selection, sameness), move |runs| {
-        let rows = flakiness::audits(runs, window.from);
-        view(window, rows.iter().map(AuditRowView::of))
+    let checkpoints = Checkpoints::since(window.from);
+    answer(&request, (&services, &who), (selection, sameness), checkpoints, move |checkpoints| {
+        view(window, checkpoints.rows().iter().map(AuditRowView::of))
     })
     .await
 }
@@ -64,19 +64,20 @@ pub(super) async fn nodes(request: HttpRequest, services: web::Data<Services>) -
     let params = Params::parse(request.query_string(), &["window", "as_of"])?;
     let (window, sameness) = window(&params, question.now)?;
     let selection = Selection { kind: Some(Kind::Ci), last_event_from: window.from, ..Selection::default() };
-    answer(&request, (&services, &who), (selection, sameness), move |runs| {
-        let rows = flakiness::nodes(runs, window.from);
-        view(window, rows.iter().map(NodeRowView::of))
+    let nodes = Nodes::since(window.from);
+    answer(&request, (&services, &who), (selection, sameness), nodes, move |nodes| {
+        view(window, nodes.rows().iter().map(NodeRowView::of))
     })
     .await
 }
 
 /// The answer, made by one request for all who ask the same at the same time.
-async fn answer(
+async fn answer<G: Gather + Send + 'static>(
     request: &HttpRequest,
     (services, who): (&Services, &Principal),
-    (selection, sameness): (Selection, Sameness),
-    rows: impl FnOnce(&[Arc<Summary>]) -> Result<Vec<u8>, ApiError> + Send + 'static,
+    (selection, mut sameness): (Selection, Sameness),
+    mut gathered: G,
+    rows: impl FnOnce(G) -> Result<Vec<u8>, ApiError> + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
     let ask = || Question::of(services, who, held::target(request), About::Everything);
     let _turn = ask().turn().await;
@@ -84,9 +85,20 @@ async fn answer(
     if let Some((_, answer)) = question.held() {
         return Ok(held::send(request, &answer));
     }
-    let runs = services.store.summaries(who, selection).await?;
-    let (body, span) = answer::computed(move || (rows(&runs), sameness.of(&runs))).await?;
-    Ok(held::send(request, &question.hold_json(span, body?)))
+    let mut summaries = services.store.summaries(who, selection).await?;
+    while let Some(some) = summaries.next().await {
+        let some = some?;
+        (gathered, sameness) = answer::computed(move || {
+            for run in &some {
+                gathered.take(run);
+                sameness.take(run);
+            }
+            (gathered, sameness)
+        })
+        .await?;
+    }
+    let body = answer::computed(move || rows(gathered)).await??;
+    Ok(held::send(request, &question.hold_json(sameness.span(), body)))
 }
 
 fn view<T: Serialize>(window: Window, items: impl Iterator<Item = T>) -> Result<Vec<u8>, ApiError> {
@@ -104,7 +116,7 @@ fn window(params: &Params, asked_now: Timestamp) -> Result<(Window, Sameness), A
     let as_of = params.ts("as_of", "invalid_as_of")?;
     let window = params.window(as_of.unwrap_or(asked_now))?;
     let from = window.from.filter(|_| as_of.is_none());
-    Ok((window, Sameness { from, now: asked_now }))
+    Ok((window, Sameness { from, now: asked_now, leaves_at: None }))
 }
 
 /// A window that moves with now; or none, or one that the request says where it ends.
@@ -112,13 +124,19 @@ fn window(params: &Params, asked_now: Timestamp) -> Result<(Window, Sameness), A
 struct Sameness {
     from: Option<Timestamp>,
     now: Timestamp,
+    /// When the first of the runs leaves the window.
+    leaves_at: Option<Timestamp>,
 }
 
 impl Sameness {
-    /// The span over which the same of these runs are in the window.
-    fn of(self, runs: &[Arc<Summary>]) -> Span {
-        let Some(from) = self.from else { return Span::ALWAYS };
-        Span::from(self.now, runs.iter().filter_map(|run| leaves_window_at(run, from, self.now)).min())
+    fn take(&mut self, run: &Summary) {
+        let leaves_at = self.from.and_then(|from| leaves_window_at(run, from, self.now));
+        self.leaves_at = self.leaves_at.into_iter().chain(leaves_at).min();
+    }
+
+    /// The span over which the same of the runs that were taken are in the window.
+    fn span(self) -> Span {
+        if self.from.is_none() { Span::ALWAYS } else { Span::from(self.now, self.leaves_at) }
     }
 }
 

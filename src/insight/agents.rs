@@ -2,9 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
-use super::{is_in_window, percentile, thousandths};
+use super::{Gather, add, is_in_window, percentile, thousandths};
 use crate::domain::Timestamp;
 use crate::reduce::{RunOutcome, Summary, UsageSum};
 
@@ -70,36 +69,52 @@ pub enum AgentOrder {
     Busiest,
 }
 
-/// A row for each agent with a run whose last event is not before `from`. `runs` are all of history, by start, then
-/// run_id.
-pub fn agents(runs: &[Arc<Summary>], from: Option<Timestamp>, order: AgentOrder) -> Vec<AgentRow> {
-    let mut agents: HashMap<&str, Agent<'_>> = HashMap::new();
-    for run in runs {
-        if let Some(agent_id) = run.agent_id.as_deref() {
-            agents.entry(agent_id).or_default().take(run, from);
+/// Agents, gathered of all of history.
+#[derive(Debug)]
+pub struct Agents {
+    from: Option<Timestamp>,
+    agents: HashMap<String, Agent>,
+}
+
+impl Agents {
+    /// None yet. Rows count the runs whose last event is not before `from`.
+    pub fn since(from: Option<Timestamp>) -> Self {
+        Self { from, agents: HashMap::new() }
+    }
+
+    /// A row for each agent with a run in the window.
+    pub fn rows(self, order: AgentOrder) -> Vec<AgentRow> {
+        let seen = self.agents.into_iter().filter(|(_, agent)| agent.outcomes.count() > 0);
+        let mut rows: Vec<AgentRow> = seen.map(|(agent_id, agent)| agent.row(agent_id)).collect();
+        rows.sort_by(|a, b| {
+            let key = |row: &AgentRow| match order {
+                AgentOrder::Severity => Reverse((row.severity, row.run_count)),
+                AgentOrder::Busiest => Reverse((row.run_count, row.severity)),
+            };
+            key(a).cmp(&key(b)).then_with(|| a.agent_id.cmp(&b.agent_id))
+        });
+        rows
+    }
+}
+
+impl Gather for Agents {
+    fn take(&mut self, run: &Summary) {
+        if let Some(agent_id) = &run.agent_id {
+            let from = self.from;
+            add(&mut self.agents, agent_id, |agent| agent.take(run, from));
         }
     }
-    let seen = agents.into_iter().filter(|(_, agent)| agent.outcomes.count() > 0);
-    let mut rows: Vec<AgentRow> = seen.map(|(agent_id, agent)| agent.row(agent_id)).collect();
-    rows.sort_by(|a, b| {
-        let key = |row: &AgentRow| match order {
-            AgentOrder::Severity => Reverse((row.severity, row.run_count)),
-            AgentOrder::Busiest => Reverse((row.run_count, row.severity)),
-        };
-        key(a).cmp(&key(b)).then_with(|| a.agent_id.cmp(&b.agent_id))
-    });
-    rows
 }
 
 /// What is gathered of one agent, run by run.
 #[derive(Debug, Default)]
-struct Agent<'a> {
+struct Agent {
     outcomes: AgentOutcomes,
     durations_s: Vec<f64>,
     scores: Vec<f64>,
     last_seen: Option<Timestamp>,
     in_flight: u64,
-    models: BTreeSet<&'a str>,
+    models: BTreeSet<String>,
     usage: Option<UsageSum>,
     history: History,
 }
@@ -113,8 +128,8 @@ struct History {
     scores: Vec<f64>,
 }
 
-impl<'a> Agent<'a> {
-    fn take(&mut self, run: &'a Summary, from: Option<Timestamp>) {
+impl Agent {
+    fn take(&mut self, run: &Summary, from: Option<Timestamp>) {
         let is_ended = run.ended.is_some();
         if is_ended {
             self.history.take(run);
@@ -129,13 +144,15 @@ impl<'a> Agent<'a> {
             self.scores.extend(run.convergence_score);
         }
         self.last_seen = self.last_seen.max(run.last_event);
-        self.models.extend(run.model.as_deref());
+        if let Some(model) = run.model.as_ref().filter(|model| !self.models.contains(*model)) {
+            self.models.insert(model.clone());
+        }
         if let Some(usage) = run.usage {
             self.usage = Some(self.usage.unwrap_or_default().plus_sum(usage));
         }
     }
 
-    fn row(self, agent_id: &str) -> AgentRow {
+    fn row(self, agent_id: String) -> AgentRow {
         let regression = self.history.is_regression();
         let outcomes = self.outcomes;
         let severity = 1000 * u64::from(regression)
@@ -146,7 +163,7 @@ impl<'a> Agent<'a> {
         let count = self.scores.len() as f64;
         let sum: f64 = self.scores.iter().sum();
         AgentRow {
-            agent_id: agent_id.to_owned(),
+            agent_id,
             run_count: outcomes.count(),
             outcomes,
             duration_p50_s: percentile(&self.durations_s, 0.50),
@@ -155,7 +172,7 @@ impl<'a> Agent<'a> {
             convergence_scores: self.scores[self.scores.len().saturating_sub(SHOWN_SCORES)..].to_vec(),
             last_seen: self.last_seen,
             in_flight: self.in_flight,
-            models: self.models.into_iter().map(str::to_owned).collect(),
+            models: self.models.into_iter().collect(),
             usage: self.usage,
             regression,
             severity,

@@ -1,9 +1,8 @@
 //! Checks and nodes across runs: which of them flips, which broke, and since when.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
-use super::{is_in_window, thousandths};
+use super::{Gather, add, is_in_window, thousandths};
 use crate::domain::event::AuditResult;
 use crate::domain::{RunId, Timestamp};
 use crate::reduce::summary::RECENT_RESULTS;
@@ -80,48 +79,67 @@ pub struct AuditRow {
     pub recent: Vec<AuditResult>,
 }
 
-/// A row for each checkpoint that was audited in a run whose last event is not before `from`. `runs` are by start, then
-/// run_id.
-pub fn audits(runs: &[Arc<Summary>], from: Option<Timestamp>) -> Vec<AuditRow> {
-    let mut gathered: HashMap<&str, Audits<'_>> = HashMap::new();
-    for run in runs.iter().filter(|run| is_in_window(run, from)) {
+/// Checkpoints, gathered of the runs whose last event is not before a moment.
+#[derive(Debug)]
+pub struct Checkpoints {
+    from: Option<Timestamp>,
+    gathered: HashMap<String, Audits>,
+}
+
+impl Checkpoints {
+    /// None yet, of runs since this moment.
+    pub fn since(from: Option<Timestamp>) -> Self {
+        Self { from, gathered: HashMap::new() }
+    }
+
+    /// A row for each checkpoint.
+    pub fn rows(self) -> Vec<AuditRow> {
+        let mut rows: Vec<AuditRow> =
+            self.gathered.into_iter().map(|(checkpoint_id, audits)| audits.row(checkpoint_id)).collect();
+        sort(&mut rows, |row| (row.verdict, row.flip_rate, &row.checkpoint_id));
+        rows
+    }
+}
+
+impl Gather for Checkpoints {
+    fn take(&mut self, run: &Summary) {
+        if !is_in_window(run, self.from) {
+            return;
+        }
         for checkpoint in &run.checkpoints {
-            let audits = gathered.entry(&checkpoint.checkpoint_id).or_default();
-            audits.warn += checkpoint.warn;
-            audits.decided.append(&Sequence {
-                passes: checkpoint.pass,
-                fails: checkpoint.fail,
-                transitions: checkpoint.flips,
-                ends: checkpoint.first_decided.zip(checkpoint.last_decided).map(|(first, last)| {
-                    let passed = |result| result == AuditResult::Pass;
-                    (passed(first), passed(last))
-                }),
+            add(&mut self.gathered, &checkpoint.checkpoint_id, |audits: &mut Audits| {
+                audits.warn += checkpoint.warn;
+                audits.decided.append(&Sequence {
+                    passes: checkpoint.pass,
+                    fails: checkpoint.fail,
+                    transitions: checkpoint.flips,
+                    ends: checkpoint.first_decided.zip(checkpoint.last_decided).map(|(first, last)| {
+                        let passed = |result| result == AuditResult::Pass;
+                        (passed(first), passed(last))
+                    }),
+                });
+                if checkpoint.fail > 0 {
+                    audits.last_fail = Some(run.run_id.clone());
+                }
+                keep_last(&mut audits.recent, checkpoint.recent.iter().copied(), RECENT_RESULTS);
             });
-            if checkpoint.fail > 0 {
-                audits.last_fail = Some(&run.run_id);
-            }
-            keep_last(&mut audits.recent, checkpoint.recent.iter().copied(), RECENT_RESULTS);
         }
     }
-    let mut rows: Vec<AuditRow> =
-        gathered.into_iter().map(|(checkpoint_id, audits)| audits.row(checkpoint_id)).collect();
-    sort(&mut rows, |row| (row.verdict, row.flip_rate, &row.checkpoint_id));
-    rows
 }
 
 #[derive(Debug, Default)]
-struct Audits<'a> {
+struct Audits {
     decided: Sequence,
     warn: u64,
-    last_fail: Option<&'a RunId>,
+    last_fail: Option<RunId>,
     recent: VecDeque<AuditResult>,
 }
 
-impl Audits<'_> {
-    fn row(self, checkpoint_id: &str) -> AuditRow {
+impl Audits {
+    fn row(self, checkpoint_id: String) -> AuditRow {
         let decided = self.decided;
         AuditRow {
-            checkpoint_id: checkpoint_id.to_owned(),
+            checkpoint_id,
             pass: decided.passes,
             fail: decided.fails,
             warn: self.warn,
@@ -130,7 +148,7 @@ impl Audits<'_> {
             flip_rate: decided.flip_rate(),
             interval: wilson_interval(decided.passes, decided.fails),
             verdict: decided.verdict(),
-            last_fail_run_id: self.last_fail.cloned(),
+            last_fail_run_id: self.last_fail,
             recent: self.recent.into(),
         }
     }
@@ -167,51 +185,71 @@ pub struct NodeRow {
     pub recent: Vec<NodeOutcome>,
 }
 
-/// A row for each node that came out of a CI run whose last event is not before `from`. `runs` are by start, then run_id.
-pub fn nodes(runs: &[Arc<Summary>], from: Option<Timestamp>) -> Vec<NodeRow> {
-    let mut gathered: HashMap<&str, Nodes<'_>> = HashMap::new();
-    for run in runs.iter().filter(|run| is_in_window(run, from)) {
+/// Nodes, gathered of the CI runs whose last event is not before a moment.
+#[derive(Debug)]
+pub struct Nodes {
+    from: Option<Timestamp>,
+    gathered: HashMap<String, Results>,
+}
+
+impl Nodes {
+    /// None yet, of runs since this moment.
+    pub fn since(from: Option<Timestamp>) -> Self {
+        Self { from, gathered: HashMap::new() }
+    }
+
+    /// A row for each node that came out of a run.
+    pub fn rows(self) -> Vec<NodeRow> {
+        let mut rows: Vec<NodeRow> = self.gathered.into_iter().map(|(node_id, node)| node.row(node_id)).collect();
+        sort(&mut rows, |row| (row.verdict, row.flip_rate, &row.node_id));
+        rows
+    }
+}
+
+impl Gather for Nodes {
+    fn take(&mut self, run: &Summary) {
+        if !is_in_window(run, self.from) {
+            return;
+        }
         for (result, outcome) in run.node_outcomes() {
-            let node = gathered.entry(&result.node_id).or_default();
-            match outcome {
-                NodeOutcome::Done => node.first_try += 1,
-                NodeOutcome::Retry => {
-                    node.after_retry += 1;
-                    node.last_flake = Some(&run.run_id);
+            add(&mut self.gathered, &result.node_id, |node: &mut Results| {
+                match outcome {
+                    NodeOutcome::Done => node.first_try += 1,
+                    NodeOutcome::Retry => {
+                        node.after_retry += 1;
+                        node.last_flake = Some(run.run_id.clone());
+                    }
+                    NodeOutcome::Failed => {}
+                    NodeOutcome::Blocked => node.blocked += 1,
                 }
-                NodeOutcome::Failed => {}
-                NodeOutcome::Blocked => node.blocked += 1,
-            }
-            let lost_s = match outcome {
-                NodeOutcome::Done | NodeOutcome::Retry => result.lost_s,
-                // It never converged: its attempts are its result, and only the waits between them are lost.
-                NodeOutcome::Failed | NodeOutcome::Blocked => result.backoff_s,
-            };
-            node.lost_s = (node.lost_s + lost_s).min(f64::MAX);
-            if outcome != NodeOutcome::Blocked {
-                node.decided.append(&Sequence::one(outcome != NodeOutcome::Failed));
-            }
-            keep_last(&mut node.recent, std::iter::once(outcome), RECENT_NODE_RESULTS);
+                let lost_s = match outcome {
+                    NodeOutcome::Done | NodeOutcome::Retry => result.lost_s,
+                    // It never converged: its attempts are its result, and only the waits between them are lost.
+                    NodeOutcome::Failed | NodeOutcome::Blocked => result.backoff_s,
+                };
+                node.lost_s = (node.lost_s + lost_s).min(f64::MAX);
+                if outcome != NodeOutcome::Blocked {
+                    node.decided.append(&Sequence::one(outcome != NodeOutcome::Failed));
+                }
+                keep_last(&mut node.recent, std::iter::once(outcome), RECENT_NODE_RESULTS);
+            });
         }
     }
-    let mut rows: Vec<NodeRow> = gathered.into_iter().map(|(node_id, node)| node.row(node_id)).collect();
-    sort(&mut rows, |row| (row.verdict, row.flip_rate, &row.node_id));
-    rows
 }
 
 #[derive(Debug, Default)]
-struct Nodes<'a> {
+struct Results {
     decided: Sequence,
     first_try: u64,
     after_retry: u64,
     blocked: u64,
     lost_s: f64,
-    last_flake: Option<&'a RunId>,
+    last_flake: Option<RunId>,
     recent: VecDeque<NodeOutcome>,
 }
 
-impl Nodes<'_> {
-    fn row(self, node_id: &str) -> NodeRow {
+impl Results {
+    fn row(self, node_id: String) -> NodeRow {
         let decided = self.decided;
         let flake_rate = share(self.after_retry, self.first_try + self.after_retry).unwrap_or(0.0);
         let verdict = match decided.verdict() {
@@ -219,7 +257,7 @@ impl Nodes<'_> {
             verdict => verdict,
         };
         NodeRow {
-            node_id: node_id.to_owned(),
+            node_id,
             runs: decided.count() + self.blocked,
             done_first_try: self.first_try,
             done_after_retry: self.after_retry,
@@ -230,7 +268,7 @@ impl Nodes<'_> {
             transitions: decided.transitions,
             flip_rate: decided.flip_rate(),
             verdict,
-            last_flake_run_id: self.last_flake.cloned(),
+            last_flake_run_id: self.last_flake,
             recent: self.recent.into(),
         }
     }

@@ -5,8 +5,27 @@ pub mod compare;
 pub mod diagnostics;
 pub mod flakiness;
 
+use std::collections::HashMap;
+
 use crate::domain::Timestamp;
 use crate::reduce::Summary;
+
+/// What is gathered of many runs, so that not all of them have to be held: they are taken one after the other, by start, then
+/// run_id.
+pub trait Gather {
+    /// Takes the next run.
+    fn take(&mut self, run: &Summary);
+}
+
+/// Adds to what is gathered under this id, which is copied once, not with every run.
+fn add<T: Default>(gathered: &mut HashMap<String, T>, id: &str, to: impl FnOnce(&mut T)) {
+    if let Some(known) = gathered.get_mut(id) {
+        return to(known);
+    }
+    let mut first = T::default();
+    to(&mut first);
+    gathered.insert(id.to_owned(), first);
+}
 
 /// Whether a run is in the window that begins at `from`: its last event is. Without `from` every run is.
 fn is_in_window(run: &Summary, from: Option<Timestamp>) -> bool {

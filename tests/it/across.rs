@@ -16,9 +16,10 @@ use self::stories::{agents_at_work, before_and_after, nights};
 use crate::backend;
 use crate::support::{Answer, Kitchen};
 use kahn::domain::{Timestamp, parse_line};
-use kahn::insight::agents::{AgentOrder, AgentRow, agents};
+use kahn::insight::Gather;
+use kahn::insight::agents::{AgentOrder, AgentRow, Agents};
 use kahn::insight::compare::{FailingChecks, Side, compare, failing_attempts, failing_checks};
-use kahn::insight::flakiness::{AuditRow, NodeRow, audits, nodes};
+use kahn::insight::flakiness::{AuditRow, Checkpoints, NodeRow, Nodes};
 use kahn::reduce::Summary;
 
 const WINDOWS: [&str; 3] = ["24h", "7d", "all"];
@@ -79,6 +80,11 @@ fn node_json(row: &NodeRow) -> Value {
 }
 
 /// The summaries in the order that a store gives them in.
+fn gathered<G: Gather>(mut gather: G, runs: &[Arc<Summary>]) -> G {
+    runs.iter().for_each(|run| gather.take(run));
+    gather
+}
+
 fn summaries(runs: &[Folded]) -> Vec<Arc<Summary>> {
     let mut summaries: Vec<Arc<Summary>> = runs.iter().map(|run| Arc::new(run.summary.clone())).collect();
     summaries.sort_by_key(|run| (run.started, run.run_id.clone()));
@@ -100,16 +106,16 @@ fn a_second_opinion_on_a_thousand_fleets() {
             let length = [("24h", DAY), ("7d", 7 * DAY)].into_iter().find(|(name, _)| *name == window);
             let from = length.map(|(_, length)| Timestamp::from_millis(now - length));
             for (sort, order) in SORTS.into_iter().zip([AgentOrder::Severity, AgentOrder::Busiest]) {
-                let rows = agents(&runs, from, order);
+                let rows = gathered(Agents::since(from), &runs).rows(order);
                 regressions += rows.iter().filter(|row| row.regression).count();
                 let own = json!({"window": window, "items": rows.iter().map(agent_json).collect::<Vec<_>>()});
                 assert_close(&own, &naive::agents(&logs, now, window, sort), &format!("{place} agents"));
             }
-            let rows = audits(&runs, from);
+            let rows = gathered(Checkpoints::since(from), &runs).rows();
             rows.iter().for_each(|row| *verdicts.entry(row.verdict.as_str()).or_insert(0) += 1);
             let own = json!({"window": window, "items": rows.iter().map(audit_json).collect::<Vec<_>>()});
             assert_close(&own, &naive::audits(&logs, now, window), &format!("{place} audits"));
-            let rows = nodes(&runs, from);
+            let rows = gathered(Nodes::since(from), &runs).rows();
             rows.iter().for_each(|row| *verdicts.entry(row.verdict.as_str()).or_insert(0) += 1);
             let own = json!({"window": window, "items": rows.iter().map(node_json).collect::<Vec<_>>()});
             assert_close(&own, &naive::nodes(&logs, now, window), &format!("{place} nodes"));
@@ -256,7 +262,7 @@ fn a_node_is_flaky_from_one_retry_in_ten() {
         ("RRRRF", "regressed"),
         ("FFFFF", "broken"),
     ] {
-        let rows = nodes(&history(word), None);
+        let rows = gathered(Nodes::since(None), &history(word)).rows();
         assert_eq!(rows.iter().map(|row| row.verdict.as_str()).collect::<Vec<_>>(), [verdict], "{word}");
     }
 }

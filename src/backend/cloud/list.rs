@@ -12,7 +12,7 @@ use crate::reduce::summary::Phase;
 /// What a row of a list is made of.
 pub(super) const LISTED: &str = "run_id, changed::text, fold_version, summary";
 
-/// The statement that selects the runs of an aggregate, and its parameters: the same as [`Selection::fits`], word for word.
+/// The statement that selects the runs of an aggregate with the versions of their rows, and its parameters: the same as [`Selection::fits`], word for word.
 pub(super) struct SelectionSql {
     pub(super) sql: String,
     kind: Option<&'static str>,
@@ -23,7 +23,7 @@ impl SelectionSql {
     pub(super) fn of(selection: Selection) -> Self {
         let of_agents = if selection.of_agents { "AND agent_id IS NOT NULL" } else { "" };
         let sql = format!(
-            "SELECT {LISTED} FROM runs WHERE deleted_at IS NULL {of_agents} AND ($1::text IS NULL OR kind = $1) \
+            "SELECT run_id, changed::text, octet_length(summary)::bigint FROM runs WHERE deleted_at IS NULL {of_agents} AND ($1::text IS NULL OR kind = $1) \
              AND ($2::bigint IS NULL OR last_event >= $2) ORDER BY started NULLS LAST, run_id"
         );
         Self {

@@ -20,6 +20,7 @@ mod retention;
 mod scope;
 mod store;
 mod stored;
+mod summaries;
 mod tally;
 mod tenant;
 

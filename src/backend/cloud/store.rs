@@ -12,13 +12,14 @@ use super::append;
 use super::cache::{Held, HotRun, Runs};
 use super::follow::Feed;
 use super::lines::{self, Chunk, Span};
-use super::list::{LISTED, ListSql, SelectionSql};
+use super::list::{LISTED, ListSql};
 use super::retention;
-use super::scope::{DatabaseError, Door, Parameter, Query, Snapshot, TenantId};
-use super::stored::{self, Stored};
+use super::scope::{DatabaseError, Door, Parameter, Query, TenantId};
+use super::stored::{self, Stored, one_run};
+use super::summaries::{self, read_run_id};
 use crate::contract::{
     About, Appended, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems,
-    ReadLimit, Selection, Spawned, Store, StoreError,
+    ReadLimit, Selection, Spawned, Store, StoreError, Summaries,
 };
 use crate::domain::{Ledger, LogId, RunId};
 use crate::reduce::Summary;
@@ -48,30 +49,6 @@ impl PostgresStore {
         let parameters = [(&run_id.as_str() as _, Type::TEXT)];
         let [rows] = self.door.read(name, tenant(who)?, [Query { sql: &sql, parameters: &parameters }]).await?;
         Ok(rows.into_iter().next())
-    }
-
-    /// The summary in a row of [`LISTED`]: parsed once a version. `None` where it has to be made again.
-    fn listed(&self, tenant: TenantId, row: &Row) -> Result<Option<Arc<Summary>>, DatabaseError> {
-        let run_id = read_run_id(column(row, 0)?)?;
-        let changed = stored::version_of(row, 1)?;
-        if let Some(summary) = self.runs.summary(tenant, &run_id, changed) {
-            return Ok(Some(summary));
-        }
-        let summary = stored::summary_of(&run_id, column(row, 3)?, column(row, 2)?);
-        if let Some(summary) = &summary {
-            self.runs.hold(tenant, Held { changed, summary: Arc::clone(summary), run: None });
-        }
-        Ok(summary)
-    }
-
-    /// A summary made again from the lines.
-    async fn summary_anew(&self, tenant: TenantId, ask: &Snapshot<'_>, name: &str) -> Result<Arc<Summary>, StoreError> {
-        let parameters: [Parameter<'_>; 1] = [(&name, Type::TEXT)];
-        let rows = ask.query(&one_run("NULL"), &parameters).await?;
-        let row = rows.first().ok_or_else(|| DatabaseError::Unreadable(format!("run {name}")))?;
-        let held = Stored::of(row)?.whole(ask).await?;
-        self.runs.hold(tenant, held.clone());
-        Ok(held.summary)
     }
 
     /// The run as it is now, out of memory where it is held, else out of its row and the lines that the row's state lacks: in one
@@ -132,11 +109,6 @@ impl PostgresStore {
 /// How much of a run's tail comes along with its row.
 const TAIL_BYTES: i64 = 4 * 1024 * 1024;
 
-/// The row of one run that is not deleted; `known` is an expression for the version that is held.
-fn one_run(known: &str) -> String {
-    format!("SELECT {} FROM runs AS r WHERE r.run_id = $1 AND r.deleted_at IS NULL", stored::columns(known))
-}
-
 /// The lines behind the state of that row, where the state is of this fold and not known.
 fn tail_of_one() -> String {
     lines::chunks(
@@ -155,7 +127,7 @@ impl Store for PostgresStore {
         let [rows, counted] = self.door.read("list", tenant, sql.queries(&parameters)).await?;
         let mut items = Vec::with_capacity(rows.len());
         for row in &rows {
-            items.extend(self.listed(tenant, row)?);
+            items.extend(summaries::listed(&self.runs, tenant, row)?);
         }
         if items.len() == rows.len() {
             return page_of(query, items, &counted);
@@ -164,30 +136,17 @@ impl Store for PostgresStore {
         let (snapshot, [rows, counted]) = self.door.snapshot("list anew", tenant, sql.queries(&parameters)).await?;
         let mut items = Vec::with_capacity(rows.len());
         for row in &rows {
-            items.push(match self.listed(tenant, row)? {
+            items.push(match summaries::listed(&self.runs, tenant, row)? {
                 Some(summary) => summary,
-                None => self.summary_anew(tenant, &snapshot, column(row, 0)?).await?,
+                None => summaries::anew(&self.runs, tenant, &snapshot, column(row, 0)?).await?,
             });
         }
         let [] = snapshot.finish([]).await?;
         page_of(query, items, &counted)
     }
 
-    async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError> {
-        let tenant = tenant(who)?;
-        let sql = SelectionSql::of(selection);
-        let parameters = sql.parameters();
-        let queries = [Query { sql: &sql.sql, parameters: &parameters }];
-        let (snapshot, [rows]) = self.door.snapshot("summaries", tenant, queries).await?;
-        let mut items = Vec::with_capacity(rows.len());
-        for row in &rows {
-            items.push(match self.listed(tenant, row)? {
-                Some(summary) => summary,
-                None => self.summary_anew(tenant, &snapshot, column(row, 0)?).await?,
-            });
-        }
-        let [] = snapshot.finish([]).await?;
-        Ok(items)
+    async fn summaries(&self, who: &Principal, selection: Selection) -> Result<Summaries, StoreError> {
+        Ok(summaries::all(self.door.clone(), self.runs.clone(), tenant(who)?, selection))
     }
 
     /// Other servers write too, and asking the database would cost what it is to save.
@@ -198,7 +157,7 @@ impl Store for PostgresStore {
     async fn summary(&self, who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {
         let tenant = tenant(who)?;
         let Some(row) = self.row("summary", who, run_id, LISTED).await? else { return Ok(None) };
-        match self.listed(tenant, &row)? {
+        match summaries::listed(&self.runs, tenant, &row)? {
             Some(summary) => Ok(Some(summary)),
             None => Ok(self.run_anew(tenant, run_id).await?.map(|held| held.summary)),
         }
@@ -353,10 +312,6 @@ fn page_of(query: &ListQuery, mut items: Vec<Arc<Summary>>, counted: &[Row]) -> 
         None => 0,
     };
     Ok(ListPage { items, total: u64::try_from(total).unwrap_or(0), more, changes_at: Some(query.filter.now) })
-}
-
-fn read_run_id(name: &str) -> Result<RunId, DatabaseError> {
-    RunId::parse(name).ok_or_else(|| DatabaseError::Unreadable(format!("run_id {name:?}")))
 }
 
 fn column<'a, T: FromSql<'a>>(row: &'a Row, place: usize) -> Result<T, DatabaseError> {

@@ -36,6 +36,11 @@ pub(super) fn columns(known: &str) -> String {
     )
 }
 
+/// The row of one run that is not deleted; `known` is an expression for the version that is held.
+pub(super) fn one_run(known: &str) -> String {
+    format!("SELECT {} FROM runs AS r WHERE r.run_id = $1 AND r.deleted_at IS NULL", columns(known))
+}
+
 /// A row of [`columns`].
 pub(super) struct Stored {
     pub(super) run_id: RunId,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, watch};
 
@@ -19,7 +19,7 @@ use super::{append, failed, list, put_graph, read};
 use crate::archive_reader::{Archive, ReaderError};
 use crate::contract::{
     About, Appended, Change, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal,
-    Problems, ReadLimit, Selection, Spawned, Store, StoreError,
+    Problems, ReadLimit, Selection, Spawned, Store, StoreError, Summaries,
 };
 use crate::domain::RunId;
 use crate::reduce::Summary;
@@ -195,8 +195,10 @@ impl Store for ArchiveFileBackend {
         self.blocking(move |shared| Ok(list::page(&shared.index.listing(), &query))).await
     }
 
-    async fn summaries(&self, _who: &Principal, selection: Selection) -> Result<Vec<Arc<Summary>>, StoreError> {
-        self.blocking(move |shared| Ok(list::summaries(&shared.index.listing(), selection))).await
+    async fn summaries(&self, _who: &Principal, selection: Selection) -> Result<Summaries, StoreError> {
+        // All are held anyway.
+        let all = self.blocking(move |shared| Ok(list::summaries(&shared.index.listing(), selection))).await?;
+        Ok(stream::iter([Ok(all)]).boxed())
     }
 
     async fn summary(&self, _who: &Principal, run_id: &RunId) -> Result<Option<Arc<Summary>>, StoreError> {

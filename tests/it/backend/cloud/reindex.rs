@@ -22,7 +22,7 @@ fn answers(kitchen: &Kitchen) -> Vec<(String, String)> {
             format!("/api/runs/{name}{page}{as_of}")
         }));
     }
-    for page in ["agent-runs", "audit-checkpoints", "nodes"] {
+    for page in ["agent-runs/aggregate", "audit-checkpoints/flakiness", "nodes/flakiness"] {
         paths.push(format!("/api/{page}?as_of=2026-04-25T00:00:00.000Z"));
     }
     let body = |path: String| {
