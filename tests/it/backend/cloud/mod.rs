@@ -16,6 +16,7 @@ mod provision;
 mod reindex;
 mod replicas;
 mod retention;
+mod room;
 mod tenants;
 mod walls;
 mod weakened;
