@@ -157,13 +157,18 @@ async fn run_once(door: &Door, tenant: TenantId, run_id: &RunId) -> Result<bool,
     let mut state = RunState::default();
     let mut kept = (!seen.snapshot.is_stale).then_some(seen.state);
     let whole = Span { run_id: run_id.clone(), from: 0, to: seen.next_seq };
-    lines::each(&snapshot, vec![whole], |_, line| {
+    let folded = lines::each(&snapshot, vec![whole], |_, line| {
         if let Some(kept) = kept.as_mut().filter(|kept| kept.next_seq == state.next_seq) {
             fold(kept, run_id, &line)?;
         }
         Ok(fold(&mut state, run_id, &line)?)
     })
-    .await?;
+    .await;
+    match folded {
+        // Its lines are being removed for good.
+        Err(StoreError::Failed(_)) if seen.deleted => return Ok(false),
+        folded => folded?,
+    }
     let [] = snapshot.finish([]).await?;
     let seen = Arc::new(Seen { changed: seen.changed, is_wrong: kept.as_ref() != Some(&state), state });
     let (run_id, sql) = (run_id.clone(), sql + " FOR UPDATE");
