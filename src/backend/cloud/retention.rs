@@ -120,39 +120,52 @@ pub(super) async fn due(door: &Door) -> Result<Vec<Went>, RetentionError> {
     Ok(all)
 }
 
-/// Deletes and removes what is due, tenant by tenant, and says of each what went.
+/// Deletes and removes what is due, tenant by tenant, and says of each what went. A tenant with which that fails keeps none of
+/// the others waiting.
 ///
 /// # Errors
 ///
-/// When another job is at it, or the database fails; what was told until then is done.
+/// When another job is at it, or the database fails; what was told is done.
 pub(super) async fn run(
     database: &Database,
     door: &Door,
     mut told: impl FnMut(Went) -> Result<(), RetentionError>,
 ) -> Result<(), RetentionError> {
     let turn = Turn::take(database).await?;
+    let mut failure = None;
     for tenant in tenants(door).await? {
-        let due = due_of(door, tenant).await?;
-        let mut went = Went { tenant: due.tenant, retention_days: due.retention_days, ..Went::default() };
-        for runs in due.deleted.chunks(RUNS_AT_ONCE) {
-            turn.is_still_ours()?;
-            went.deleted.extend(delete(door, tenant, (went.retention_days, runs)).await?);
-        }
-        for runs in due.removed.chunks(RUNS_AT_ONCE) {
-            turn.is_still_ours()?;
-            mark(door, tenant, runs).await?;
-            loop {
-                turn.is_still_ours()?;
-                let (removed, is_done) = remove(door, tenant, runs).await?;
-                went.removed.extend(removed);
-                if is_done {
-                    break;
-                }
+        turn.is_still_ours()?;
+        match run_of(door, tenant, &turn).await {
+            Ok(went) => told(went)?,
+            Err(error) => {
+                log::error!("retention of tenant {}: {error}", tenant.0);
+                failure = Some(error.into());
             }
         }
-        told(went)?;
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
+}
+
+async fn run_of(door: &Door, tenant: TenantId, turn: &Turn) -> Result<Went, DatabaseError> {
+    let due = due_of(door, tenant).await?;
+    let mut went = Went { tenant: due.tenant, retention_days: due.retention_days, ..Went::default() };
+    for runs in due.deleted.chunks(RUNS_AT_ONCE) {
+        turn.is_still_ours()?;
+        went.deleted.extend(delete(door, tenant, (went.retention_days, runs)).await?);
+    }
+    for runs in due.removed.chunks(RUNS_AT_ONCE) {
+        turn.is_still_ours()?;
+        mark(door, tenant, runs).await?;
+        loop {
+            turn.is_still_ours()?;
+            let (removed, is_done) = remove(door, tenant, runs).await?;
+            went.removed.extend(removed);
+            if is_done {
+                break;
+            }
+        }
+    }
+    Ok(went)
 }
 
 /// A write to runs; where the name of one is still taken by a run that is being removed for good, what is left of that goes

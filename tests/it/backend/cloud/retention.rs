@@ -390,6 +390,23 @@ fn there_is_one_job_at_a_time() {
 }
 
 #[test]
+fn a_tenant_whose_days_nobody_knows_keeps_no_other_waiting() {
+    let database = Database::fresh();
+    let server = serve(&database);
+    for name in ["a", "b", "c"] {
+        let (key, _) = tenant(&database, name);
+        assert_eq!(post(&server, &key, &start_line("r", name)).status, 200);
+        set(&database, name, "r", "received_at = now() - interval '91 days'");
+    }
+    database.admin("UPDATE tenants SET plan = 'none' WHERE name = 'b'");
+    let output = retention(&database, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("the plan of tenant b is none of plans"), "{}", text(&output.stderr));
+    let left = "SELECT t.name FROM runs JOIN tenants t USING (tenant_id) WHERE deleted_at IS NULL";
+    assert_eq!(database.admin(left), [["b"]]);
+}
+
+#[test]
 fn the_server_does_it_by_itself_and_live_clients_are_told() {
     let database = Database::fresh();
     let (key, read) = tenant(&database, "acme");
