@@ -1,7 +1,9 @@
 //! The cloud kitchen: Postgres, a row a run, a wall around each tenant.
 //!
-//! `scope.rs` is the one door to tenants' data; `tally.rs` counts who went through. All else stands before it (`access.rs`, `api_keys.rs`: who asks), behind
-//! it (`store.rs`, `append.rs`, `list.rs`, `follow.rs`), or has a connection of its own (`boot.rs`, `migrate.rs`, `tenant.rs`).
+//! `scope.rs` is the one door to tenants' data; `tally.rs` counts who went through. All else stands before it (`access.rs`,
+//! `api_keys.rs`: who asks), behind it (`store.rs`, `append.rs`, `list.rs`, `summaries.rs`, `follow.rs`), or has a connection of its own
+//! (`boot.rs`, `migrate.rs`, `tenant.rs`). `lines.rs` and `stored.rs` know how a run is kept, `cache.rs` what is held of it in memory,
+//! `reindex.rs` makes it again.
 
 mod access;
 mod api_keys;
