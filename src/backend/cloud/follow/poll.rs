@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -94,9 +95,12 @@ impl Poll {
     pub(super) async fn run(self, witness: Witness) {
         let mut witness = Some(witness);
         let mut is_well = true;
+        // From the beginning of one round to that of the next: with many tenants a round takes its time too.
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
+                _ = tick.tick() => {}
                 () = self.look.notified() => {}
             }
             let done = match &mut witness {
