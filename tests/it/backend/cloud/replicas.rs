@@ -75,7 +75,9 @@ async fn until_row(socket: &mut Socket, server: &Server, key: &str, run_id: &str
             // Told to read the list again.
             Some("resync") => {
                 let bearer = format!("Bearer {key}");
-                let answer = request(&server.url, ("GET", "/api/runs"), &[("authorization", &bearer)], None);
+                // There are more runs than a page of it holds.
+                let path = format!("/api/runs?q={run_id}&limit=500");
+                let answer = request(&server.url, ("GET", &path), &[("authorization", &bearer)], None);
                 let rows = answer.json()["items"].as_array().cloned().unwrap_or_default();
                 rows.into_iter().find(|row| row["run_id"] == run_id).unwrap_or(Value::Null)
             }
