@@ -53,6 +53,11 @@ impl Runs {
         self.held.get(&(tenant.0, run_id.clone()))
     }
 
+    /// Holds nothing any more: after a failover or a restore a version's number may come again.
+    pub(super) fn forget(&self) {
+        self.held.clear();
+    }
+
     /// The summary of this version.
     pub(super) fn summary(&self, tenant: TenantId, run_id: &RunId, changed: u64) -> Option<Arc<Summary>> {
         self.get(tenant, run_id).filter(|held| held.changed == changed).map(|held| held.summary)

@@ -20,6 +20,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use self::poll::{Poll, Witness};
+use super::cache::Runs;
 use super::pool::{Database, root_cause};
 use super::scope::{DatabaseError, Door, Query, TenantId};
 use crate::contract::{Change, Changes};
@@ -45,13 +46,13 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) async fn start(database: &Database, door: Door) -> Result<Self, DatabaseError> {
+    pub(super) async fn start(database: &Database, door: Door, runs: Runs) -> Result<Self, DatabaseError> {
         let followers = Followers::default();
         let (unsent, waiting) = mpsc::channel(UNSENT);
         // Before anybody can follow: whatever a follower has not seen was committed behind the moment that it knows.
         let witness = Witness::call(database).await?;
         let look = Arc::new(Notify::new());
-        let poll = Poll::new(database.clone(), door.clone(), Arc::clone(&followers), Arc::clone(&look));
+        let poll = Poll::new(database.clone(), door.clone(), (Arc::clone(&followers), runs), Arc::clone(&look));
         let tasks = [
             tokio::spawn(listen(database.clone(), Arc::clone(&followers), look)),
             tokio::spawn(notify(door, waiting)),

@@ -207,18 +207,15 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
     boot::check(&database).await?;
     let checked = began.elapsed().as_millis();
     let door = scope::Door::new(database.pool(options.pool_size().unwrap_or(DEFAULT_POOL))?);
-    let feed = follow::Feed::start(&database, door.clone())
+    let runs = cache::Runs::new(options.memory_mb().unwrap_or(DEFAULT_MEMORY_MB) * 1024 * 1024);
+    let feed = follow::Feed::start(&database, door.clone(), runs.clone())
         .await
         .map_err(|error| BootRefusal::Unfinished(error.to_string()))?;
     log::info!("database {}: checks passed in {checked} ms; API keys are the only way in", database.place());
     let every = options.retention_every().unwrap_or(DEFAULT_RETENTION_EVERY);
     let retention = retention::Job::start(database.clone(), door.clone(), every);
     Ok(Backend {
-        store: Arc::new(store::PostgresStore::new(
-            door.clone(),
-            feed,
-            cache::Runs::new(options.memory_mb().unwrap_or(DEFAULT_MEMORY_MB) * 1024 * 1024),
-        )),
+        store: Arc::new(store::PostgresStore::new(door.clone(), feed, runs)),
         access: Arc::new(access::KeyAccess::new(door.clone())),
         account: Some(Arc::new(billing::PostgresAccount::new(door, retention))),
         read_only: false,

@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::{Database, DatabaseError, Door, Followers, Query, TenantId, held, root_cause, wake, wake_all};
+use super::{Database, DatabaseError, Door, Followers, Query, Runs, TenantId, held, root_cause, wake, wake_all};
 use crate::contract::Change;
 use crate::domain::RunId;
 
@@ -83,13 +83,15 @@ pub(super) struct Poll {
     database: Database,
     door: Door,
     followers: Followers,
+    /// Held by versions, whose numbers may come again when the witness is lost.
+    runs: Runs,
     /// Asks for a look at once.
     look: Arc<Notify>,
 }
 
 impl Poll {
-    pub(super) fn new(database: Database, door: Door, followers: Followers, look: Arc<Notify>) -> Self {
-        Self { database, door, followers, look }
+    pub(super) fn new(database: Database, door: Door, (followers, runs): (Followers, Runs), look: Arc<Notify>) -> Self {
+        Self { database, door, followers, runs, look }
     }
 
     pub(super) async fn run(self, witness: Witness) {
@@ -123,6 +125,7 @@ impl Poll {
     /// A new witness knows nothing of what the last one had not told, nor whether ids have come again since.
     async fn begin_again(&self) -> Result<Witness, DatabaseError> {
         let witness = Witness::call(&self.database).await?;
+        self.runs.forget();
         wake_all(&self.followers);
         Ok(witness)
     }

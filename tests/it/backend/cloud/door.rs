@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use kahn::contract::{Backend, Principal, ReadLimit, Refusal, RequestFacts, Selection, StoreError};
 use rustix::net::sockopt::set_socket_linger;
 
@@ -52,7 +53,9 @@ async fn ask(backend: &Backend, who: &Principal, what: &str, run: &str) {
         "list" => drop(store.list(who, &everything()).await),
         "summaries" => {
             let all = Selection { kind: None, of_agents: false, last_event_from: None };
-            drop(store.summaries(who, all).await);
+            if let Ok(mut summaries) = store.summaries(who, all).await {
+                while summaries.next().await.is_some() {}
+            }
         }
         "summary" => drop(store.summary(who, &run_id).await),
         "load" => drop(store.load(who, &run_id).await),
