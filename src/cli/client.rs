@@ -16,6 +16,8 @@ use crate::config::{self, BootError};
 const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests are still sent again once the program was asked to end.
 const PATIENCE_AT_THE_END: Duration = Duration::from_secs(10);
+/// How long a server is asked again that says it failed (500), however patient the purpose.
+const LONGEST_FAULT: Duration = Duration::from_secs(120);
 /// The most of the first pause; each further one may be twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The most that a pause grows to.
@@ -83,6 +85,15 @@ pub(super) enum Patience {
     For(Duration),
     /// Until it takes it.
     Endless,
+}
+
+impl Patience {
+    fn at_most(self, longest: Duration) -> Self {
+        match self {
+            Self::For(patience) => Self::For(patience.min(longest)),
+            Self::Endless => Self::For(longest),
+        }
+    }
 }
 
 /// A server, and the key that it is shown.
@@ -300,7 +311,12 @@ impl Client {
             if !may_pass {
                 return self.settle(reply, None);
             }
-            let Some(pause) = self.pause(begun, asked, most) else { return self.settle(reply, Some(begun.elapsed())) };
+            // One run that a server cannot read does not keep all others waiting for ever.
+            let is_fault = reply.as_ref().is_ok_and(|reply| reply.status == 500);
+            let patience = if is_fault { self.patience.at_most(LONGEST_FAULT) } else { self.patience };
+            let Some(pause) = self.pause((begun, patience), asked, most) else {
+                return self.settle(reply, Some(begun.elapsed()));
+            };
             self.tell(&reply);
             self.stop.wait(pause);
             most = (most * 2).min(LONGEST_PAUSE);
@@ -309,9 +325,14 @@ impl Client {
 
     /// How long to wait before the next try; `None` when it would come too late. What a server asks for is kept to, with a
     /// little more, so that all who were refused at one moment do not come back at one.
-    fn pause(&self, begun: Instant, asked: Option<Duration>, most: Duration) -> Option<Duration> {
+    fn pause(
+        &self,
+        (begun, patience): (Instant, Patience),
+        asked: Option<Duration>,
+        most: Duration,
+    ) -> Option<Duration> {
         let at_the_end = self.stop.since().map(|since| since + PATIENCE_AT_THE_END);
-        let deadline = match self.patience {
+        let deadline = match patience {
             Patience::For(patience) => Some(at_the_end.unwrap_or(begun + patience).min(begun + patience)),
             Patience::Endless => at_the_end,
         };

@@ -79,16 +79,16 @@ fn open_growing(path: &Path) -> Result<Archive, ReaderError> {
 /// Sends what is there now.
 fn push_all(client: &Client, archives: &[Archive], output: &mut Output) -> Result<(), BootError> {
     let mut stopped = false;
-    for archive in archives {
+    for (place, archive) in archives.iter().enumerate() {
         for run_id in archive.run_ids().map_err(|error| BootError::Failure(error.to_string()))? {
             if stopped {
-                output.tell(&Report::not_tried(run_id));
+                output.tell(place, &Report::not_tried(run_id));
                 continue;
             }
             let mut sending = Sending::new(run_id);
             let pushed = push(client, archive, &mut sending, output);
             stopped = pushed.as_ref().is_err_and(PushError::is_final);
-            output.tell(&sending.into_report(pushed));
+            output.tell(place, &sending.into_report(pushed));
         }
     }
     Ok(())

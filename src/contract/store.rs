@@ -243,6 +243,12 @@ pub enum StoreError {
         /// The run.
         run_id: RunId,
     },
+    /// What is kept of the runs that a batch names is too much for one transaction.
+    #[error("what is kept of this batch's runs passes {limit} bytes; send fewer runs in a batch")]
+    TooMuch {
+        /// The most that it may be.
+        limit: usize,
+    },
     /// The store takes no writes.
     #[error("this archive is served read-only")]
     ReadOnly,

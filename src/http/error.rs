@@ -189,6 +189,7 @@ impl From<StoreError> for ApiError {
             StoreError::ForeignLog { .. } => conflict("foreign_log"),
             StoreError::GraphConflict { .. } => conflict("graph_conflict"),
             StoreError::Gone { .. } => Self::new(StatusCode::GONE, "gone", detail),
+            StoreError::TooMuch { limit } => Self::too_large("batch_too_large", detail, limit),
             StoreError::ReadOnly => Self::new(StatusCode::FORBIDDEN, "read_only", detail),
             StoreError::NoSpace(cause) => {
                 log::error!("a write failed: {cause}");

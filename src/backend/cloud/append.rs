@@ -136,6 +136,9 @@ async fn lock(
     run_ids: &[&RunId],
 ) -> Result<BTreeMap<RunId, LockedRun>, StoreError> {
     let names: Vec<&str> = run_ids.iter().map(|run_id| run_id.as_str()).collect();
+    if names.len() > FEW {
+        weigh(transaction, &names).await?;
+    }
     let hot: Vec<Option<Held>> =
         run_ids.iter().map(|run_id| held.get(tenant, run_id).filter(|held| held.run.is_some())).collect();
     let known: Vec<Option<String>> =
@@ -178,6 +181,23 @@ async fn lock(
     }
     Ok(runs)
 }
+
+/// So few runs are locked without a look at how much is kept of them: a graph has 8 MiB at the most.
+const FEW: usize = 8;
+/// So much may be kept of the runs of one batch: all of it is in memory until COMMIT.
+const MOST_KEPT: usize = 64 * 1024 * 1024;
+
+/// Refuses a batch whose runs would take too much memory.
+async fn weigh(transaction: &Transaction, names: &[&str]) -> Result<(), StoreError> {
+    let sql = "SELECT octet_length(state) + octet_length(summary) + coalesce(octet_length(graph), 0) FROM runs WHERE run_id = ANY ($1)";
+    let rows = transaction.query(sql, &[(&names, Type::TEXT_ARRAY)]).await?;
+    let mut kept = 0;
+    for row in &rows {
+        kept += usize::try_from(row.try_get::<_, i32>(0).map_err(DatabaseError::from)?).unwrap_or_default();
+    }
+    if kept > MOST_KEPT { Err(StoreError::TooMuch { limit: MOST_KEPT }) } else { Ok(()) }
+}
+
 /// Reads what is stored, of all runs at once: folds what is missing of their states, and holds the parts' first lines against
 /// what they repeat. How many lines of each part are stored already.
 ///

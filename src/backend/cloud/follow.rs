@@ -33,6 +33,8 @@ const UNREAD: usize = 1024;
 const UNSENT: usize = 4096;
 /// Between two NOTIFYs; what is written meanwhile is gathered into one.
 const COALESCE: Duration = Duration::from_millis(5);
+/// How long a connection may take to be made.
+const CONNECTED_IN: Duration = Duration::from_secs(10);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -127,7 +129,11 @@ async fn listen(database: Database, followers: Followers, look: Arc<Notify>) {
 
 /// One connection's life. `Ok` when it ended after it had listened.
 async fn listen_once(database: &Database, followers: &Followers, look: &Notify) -> Result<(), tokio_postgres::Error> {
-    let (client, mut driver) = database.connect().await?;
+    let Ok(connected) = tokio::time::timeout(CONNECTED_IN, database.connect()).await else {
+        log::warn!("listening for changes: no connection within {} s; the poll goes on", CONNECTED_IN.as_secs());
+        return Ok(());
+    };
+    let (client, mut driver) = connected?;
     let mut messages = stream::poll_fn(move |context| driver.poll_message(context));
     let statement = format!("LISTEN {CHANNEL}");
     let mut listening = Box::pin(client.batch_execute(&statement));

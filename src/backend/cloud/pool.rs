@@ -81,7 +81,9 @@ impl Database {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(DsnError::Malformed { variable, reason: "no host".to_owned() });
         }
-        if !dsn.contains("sslmode=") && config.get_hosts().iter().any(is_remote) {
+        let leaves = config.get_hosts().iter().any(is_remote)
+            || config.get_hostaddrs().iter().any(|address| !address.is_loopback());
+        if !dsn.contains("sslmode=") && leaves {
             // The default of the protocol would go on in the clear with whoever answers that there is no TLS.
             config.ssl_mode(SslMode::Require);
         }
@@ -256,6 +258,9 @@ mod tests {
             ("postgres://u@10.0.0.7/d", SslMode::Require),
             ("postgres://u@localhost,db.example.org/d", SslMode::Require),
             ("postgres://u@db.example.org/d?sslmode=disable", SslMode::Disable),
+            ("hostaddr=10.0.0.7 user=u", SslMode::Require),
+            ("host=localhost hostaddr=10.0.0.7 user=u", SslMode::Require),
+            ("host=localhost hostaddr=127.0.0.1 user=u", SslMode::Prefer),
         ];
         for (dsn, mode) in cases {
             let database = Database::for_owner(dsn, "KAHN_DATABASE_URL", None).unwrap();

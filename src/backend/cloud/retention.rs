@@ -36,6 +36,9 @@ const LINES_AT_ONCE: i64 = 200;
 /// One lock a database: `kahn` and 4, in ASCII. Whoever holds it is the one job of all servers and commands.
 const LOCK: i64 = 0x6b61_686e_0004;
 
+/// How long the lock may take to be asked for, the connection included.
+const TURN_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Who `activity` says did it.
 const ACTOR: &str = "kahn retention";
 
@@ -111,13 +114,24 @@ impl fmt::Display for Went {
     }
 }
 
-/// Everything that is due now, tenant by tenant; changes nothing.
-pub(super) async fn due(door: &Door) -> Result<Vec<Went>, RetentionError> {
-    let mut all = Vec::new();
+/// Says what is due now, tenant by tenant; changes nothing. A tenant of whom it cannot be said keeps none of the others waiting.
+pub(super) async fn due(
+    door: &Door,
+    mut told: impl FnMut(Went) -> Result<(), RetentionError>,
+) -> Result<(), RetentionError> {
+    let mut failure = None;
     for tenant in tenants(door).await? {
-        all.push(due_of(door, tenant).await?);
+        match due_of(door, tenant).await {
+            Ok(due) => told(due)?,
+            Err(error) => failure = Some(failed(tenant, error)),
+        }
     }
-    Ok(all)
+    failure.map_or(Ok(()), Err)
+}
+
+fn failed(tenant: TenantId, error: DatabaseError) -> RetentionError {
+    log::error!("retention of tenant {}: {error}", tenant.0);
+    error.into()
 }
 
 /// Deletes and removes what is due, tenant by tenant, and says of each what went. A tenant with which that fails keeps none of
@@ -137,10 +151,7 @@ pub(super) async fn run(
         turn.is_still_ours()?;
         match run_of(door, tenant, &turn).await {
             Ok(went) => told(went)?,
-            Err(error) => {
-                log::error!("retention of tenant {}: {error}", tenant.0);
-                failure = Some(error.into());
-            }
+            Err(error) => failure = Some(failed(tenant, error)),
         }
     }
     failure.map_or(Ok(()), Err)
@@ -203,11 +214,13 @@ struct Turn {
 
 impl Turn {
     async fn take(database: &Database) -> Result<Self, RetentionError> {
-        let client = database.client().await.map_err(|error| DatabaseError::NoConnection(root_cause(&error)))?;
-        let row = client
-            .query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&LOCK, Type::INT8)])
-            .await
-            .map_err(DatabaseError::from)?;
+        let taken = tokio::time::timeout(TURN_WITHIN, async {
+            let client = database.client().await.map_err(|error| DatabaseError::NoConnection(root_cause(&error)))?;
+            let row = client.query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&LOCK, Type::INT8)]).await?;
+            Ok::<_, DatabaseError>((client, row))
+        });
+        let silent = |_| DatabaseError::NoConnection(format!("no answer within {} s", TURN_WITHIN.as_secs()));
+        let (client, row) = taken.await.map_err(silent)??;
         let is_ours: bool = row.try_get(0).map_err(DatabaseError::from)?;
         if is_ours { Ok(Self { client }) } else { Err(RetentionError::Busy) }
     }

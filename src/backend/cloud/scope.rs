@@ -370,7 +370,7 @@ impl Transaction {
         let answer = if self.begun.swap(true, Ordering::Relaxed) {
             in_time(statement).await
         } else {
-            let begin = client.batch_execute("BEGIN");
+            let begin = client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE");
             in_time(join3(begin, set_tenant(client, self.tenant), statement))
                 .await
                 .map(|(begun, set, answer)| begun.and(set).and(answer))

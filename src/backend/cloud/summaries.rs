@@ -60,18 +60,35 @@ pub(super) fn all(door: Door, runs: Runs, tenant: TenantId, selection: Selection
     let (found, taken) = mpsc::channel(1);
     tokio::spawn(async move {
         let reading = Reading { runs, tenant, found: found.clone() };
-        if let Err(error) = reading.all(&door, selection).await {
-            // An error here says that nobody waits for it.
-            drop(found.send(Err(error)).await);
-        }
+        let end = match reading.all(&door, selection).await {
+            Ok(()) => Part::End,
+            Err(error) => Part::Of(Err(error)),
+        };
+        // An error here says that nobody waits for it.
+        drop(found.send(end).await);
     });
-    stream::unfold(taken, |mut taken| async move { Some((taken.recv().await?, taken)) }).boxed()
+    stream::unfold(Some(taken), |taken| async move {
+        let mut taken = taken?;
+        match taken.recv().await {
+            Some(Part::Of(some)) => Some((some, Some(taken))),
+            Some(Part::End) => None,
+            // Without its last word it is not whole, whatever came before.
+            None => Some((Err(StoreError::Failed("the reading of summaries ended early".into())), None)),
+        }
+    })
+    .boxed()
+}
+
+/// What the reading task hands over: some summaries or an error, and that these were all.
+enum Part {
+    Of(Result<Vec<Arc<Summary>>, StoreError>),
+    End,
 }
 
 struct Reading {
     runs: Runs,
     tenant: TenantId,
-    found: mpsc::Sender<Result<Vec<Arc<Summary>>, StoreError>>,
+    found: mpsc::Sender<Part>,
 }
 
 /// A run of an aggregate: held already, or to be read.
@@ -142,7 +159,7 @@ impl Reading {
                 },
             });
         }
-        Ok(self.found.send(Ok(summaries)).await.is_ok())
+        Ok(self.found.send(Part::Of(Ok(summaries))).await.is_ok())
     }
 }
 

@@ -172,6 +172,16 @@ pub(super) enum TenantError {
     /// No randomness.
     #[error("the system gave no random bytes: {0}")]
     Random(#[from] getrandom::Error),
+    /// The env file cannot be replaced; the key was made.
+    #[error("the key was made and stands in {draft}, since {path} cannot be replaced ({reason}); move it there")]
+    EnvDraft {
+        /// The file.
+        path: PathBuf,
+        /// What holds the key.
+        draft: PathBuf,
+        /// Why not.
+        reason: std::io::Error,
+    },
     /// The env file cannot be written; no key was made.
     #[error("{path} cannot be written ({reason}), so no key was made; name a writable file with --write-env")]
     EnvFile {

@@ -80,7 +80,7 @@ impl<'a> Followed<'a> {
                 Round::Quiet => stop.wait(LOOK_EVERY),
                 Round::Refused => {
                     let not_tried = self.open.into_iter().filter(|(_, run)| !run.is_empty());
-                    return not_tried.for_each(|((_, run_id), _)| output.tell(&Report::not_tried(run_id)));
+                    return not_tried.for_each(|((place, run_id), _)| output.tell(place, &Report::not_tried(run_id)));
                 }
             }
         }
@@ -107,7 +107,7 @@ impl<'a> Followed<'a> {
                 }
                 Ok(Turn::Done) => {
                     if let Some(seen) = run.seen.filter(|_| run.sending.has_ended()) {
-                        output.tell(&run.sending.into_report(Ok(())));
+                        output.tell(key.0, &run.sending.into_report(Ok(())));
                         self.ended.insert(key, seen);
                     } else {
                         self.open.insert(key, run);
@@ -117,7 +117,7 @@ impl<'a> Followed<'a> {
                     if error.is_final() {
                         round = Round::Refused;
                     }
-                    output.tell(&run.sending.into_report(Err(error)));
+                    output.tell(key.0, &run.sending.into_report(Err(error)));
                     self.failed.insert(key);
                 }
             }
@@ -185,17 +185,17 @@ impl<'a> Followed<'a> {
     /// The runs that did not end arrived too, as far as they are.
     fn tell_open(self, client: &Client, output: &mut Output) {
         let mut is_refused = false;
-        for ((_, run_id), mut run) in self.open {
+        for ((place, run_id), mut run) in self.open {
             if run.is_empty() {
                 continue;
             }
             if is_refused {
-                output.tell(&Report::not_tried(run_id));
+                output.tell(place, &Report::not_tried(run_id));
                 continue;
             }
             let verified = run.sending.verify(client);
             is_refused = verified.as_ref().is_err_and(PushError::is_final);
-            output.tell(&run.sending.into_report(verified));
+            output.tell(place, &run.sending.into_report(verified));
         }
     }
 }

@@ -124,9 +124,9 @@ pub(super) struct Output {
     lines_out: Lines,
     pub(super) progress: Progress,
     json: bool,
-    /// Whether each run arrived, as it was told last.
-    arrived: BTreeSet<RunId>,
-    failed: BTreeSet<RunId>,
+    /// Whether each run arrived, as it was told last: by its archive's place among those that were named.
+    arrived: BTreeSet<(usize, RunId)>,
+    failed: BTreeSet<(usize, RunId)>,
     sent: u64,
     already_there: u64,
     left_out: u64,
@@ -146,11 +146,12 @@ impl Output {
         }
     }
 
-    pub(super) fn tell(&mut self, report: &Report) {
+    pub(super) fn tell(&mut self, place: usize, report: &Report) {
         let (into, from) =
             if report.ok { (&mut self.arrived, &mut self.failed) } else { (&mut self.failed, &mut self.arrived) };
-        from.remove(&report.run_id);
-        into.insert(report.run_id.clone());
+        let key = (place, report.run_id.clone());
+        from.remove(&key);
+        into.insert(key);
         self.sent += report.sent;
         self.already_there += report.already_there;
         self.left_out += report.left_out.lines + u64::from(report.left_out.unfinished_line);

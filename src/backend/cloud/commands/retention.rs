@@ -87,7 +87,7 @@ impl RetentionOptions {
             Ok(())
         };
         if self.dry_run {
-            retentions::due(&door).await?.into_iter().try_for_each(&mut tell)?;
+            retentions::due(&door, &mut tell).await?;
         } else {
             retentions::run(&server.database()?, &door, &mut tell).await?;
         }

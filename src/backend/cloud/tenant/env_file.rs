@@ -37,17 +37,21 @@ impl EnvFile {
         Ok(Self { path: path.to_owned(), draft })
     }
 
-    /// Gives the draft its name.
-    pub(super) fn take_place(self) -> Result<PathBuf, TenantError> {
-        std::fs::rename(&self.draft, &self.path)
-            .map(|()| self.path.clone())
-            .map_err(|reason| TenantError::EnvFile { path: self.path.clone(), reason })
+    /// Gives the draft its name. Where that fails the draft stays: it holds a key that was made.
+    pub(super) fn take_place(mut self) -> Result<PathBuf, TenantError> {
+        let draft = std::mem::take(&mut self.draft);
+        match std::fs::rename(&draft, &self.path) {
+            Ok(()) => Ok(self.path.clone()),
+            Err(reason) => Err(TenantError::EnvDraft { path: self.path.clone(), draft, reason }),
+        }
     }
 }
 
 impl Drop for EnvFile {
     fn drop(&mut self) {
-        // Gone already when it took its place; left over when the transaction failed.
-        drop(std::fs::remove_file(&self.draft));
+        // Left over when the transaction failed.
+        if !self.draft.as_os_str().is_empty() {
+            drop(std::fs::remove_file(&self.draft));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kahn::contract::{Part, ReadLimit, StoreError};
+use kahn::contract::{GraphPut, Part, ReadLimit, StoreError};
 use kahn::domain::parse_line;
 use kahn::reduce::RunState;
 
@@ -210,7 +210,7 @@ fn bring_questions(
             break;
         }
         match (head.len(), head[0], body.as_slice()) {
-            (5, b'Q', b"BEGIN\0") => writes = true,
+            (5, b'Q', begin) if begin.starts_with(b"BEGIN ") && begin.ends_with(b"READ WRITE\0") => writes = true,
             (5, b'Q', b"COMMIT\0") if adds_lines => {
                 (writes, adds_lines) = (false, false);
                 let what = armed.swap(PASS, Ordering::SeqCst);
@@ -288,6 +288,28 @@ fn a_batch_of_ten_thousand_runs_is_a_handful_of_statements() {
         let told = answer.json();
         assert_eq!((&told["accepted"], &told["duplicates"]), (&accepted.into(), &duplicates.into()));
         let statements = proxy.statements.load(Ordering::SeqCst);
-        assert!(statements <= 8, "{statements} statements");
+        assert!(statements <= 9, "{statements} statements");
     }
+}
+
+#[test]
+fn a_batch_cannot_make_the_server_hold_more_than_it_has_room_for() {
+    let database = Database::fresh();
+    let who = somebody(&database, "acme");
+    runtime().block_on(async {
+        let backend = open(&database, 2).await;
+        // Nine graphs of seven and a half mebibytes.
+        let graph = format!(r#"{{"version":1,"nodes":[],"pad":"{}"}}"#, "x".repeat(15 << 19));
+        for run in 0..9 {
+            let put = backend.store.put_graph(&who, &run_id(&format!("run-{run}")), graph.clone().into()).await;
+            assert_eq!(put.expect("kept"), GraphPut::Created);
+        }
+        let batch: Vec<Part> = (0..9).map(|run| part(&format!("run-{run}"), 0, 1)).collect();
+        let refused = backend.store.append(&who, batch.clone()).await;
+        assert!(matches!(refused, Err(StoreError::TooMuch { .. })), "{refused:?}");
+        let stored = backend.store.read(&who, &run_id("run-0"), 0, ALL).await.expect("an answer").expect("a run");
+        assert!(stored.lines.is_empty(), "nothing of it is stored");
+        let appended = backend.store.append(&who, batch[1..].to_vec()).await.expect("fewer runs are taken");
+        assert_eq!(appended.accepted, 8);
+    });
 }
