@@ -135,9 +135,20 @@ fn fit(shared: &Shared, part: &Part, claim: Option<&mut Claim>) -> Result<usize,
         Owner::Nobody => return overlap(part, 0).map(|_| 0),
         Owner::Kahn => {}
     }
-    claim.end_torn_line()?;
     let run = shared.index.run_of_folder(&part.run_id);
-    shared.look(&run, Effort::Whole)?;
+    let duplicates = stored_already(shared, part, &run)?;
+    match part.lines.get(duplicates) {
+        Some(next) if !claim.goes_on_with(next)? => {
+            claim.end_torn_line()?;
+            stored_already(shared, part, &run)
+        }
+        _ => Ok(duplicates),
+    }
+}
+
+/// The same, of the log's whole lines.
+fn stored_already(shared: &Shared, part: &Part, run: &Arc<Run>) -> Result<usize, StoreError> {
+    shared.look(run, Effort::Whole)?;
     let next_seq = run.data().summary.next_seq;
     let stored = overlap(part, next_seq)?;
     let mut at = stored.start;

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::archive_reader::{Archive, Found, GRAPH, LOG, RUNS, RunFolder};
 use crate::contract::StoreError;
-use crate::domain::RunId;
+use crate::domain::{RunId, parse_line};
 
 /// An empty file that says: this log is kahn's.
 const MARKER: &str = ".kahn-writer";
@@ -100,6 +100,8 @@ pub(super) struct Claim {
     folder: RunFolder,
     owner: Owner,
     log: Option<File>,
+    /// So many bytes of the next line to be appended stand there already, torn off.
+    begun: usize,
     /// The log is new: its entry in the folder is not durable yet.
     has_new_log: bool,
 }
@@ -159,7 +161,7 @@ impl Claim {
             None if kind_of(LOG)?.is_some() || kind_of(GRAPH)?.is_some() => Owner::Other,
             None => Owner::Nobody,
         };
-        Ok(Claimed::Folder(Self { folder, owner, log: None, has_new_log: false }))
+        Ok(Claimed::Folder(Self { folder, owner, log: None, begun: 0, has_new_log: false }))
     }
 
     /// Whose the run is.
@@ -194,6 +196,27 @@ impl Claim {
         }
     }
 
+    /// Whether this line can be appended as things are: the log ends in whole lines, or in a beginning of this very line that a
+    /// newline would turn into an event of its own: `{...}` of a line with spaces behind it. The rest makes that one whole.
+    pub(super) fn goes_on_with(&mut self, line: &[u8]) -> Result<bool, StoreError> {
+        self.begun = 0;
+        let Found::File(log) = self.folder.log().map_err(super::failed)? else { return Ok(true) };
+        let size = log.identity().size;
+        let wanted = size.min(line.len() as u64 + 1);
+        let mut end = vec![0; usize::try_from(wanted).unwrap_or_default()];
+        if log.read_at(&mut end, size - wanted).map_err(super::failed)? < end.len() {
+            return Ok(false);
+        }
+        let torn = match memchr::memrchr(b'\n', &end) {
+            Some(newline) => &end[newline + 1..],
+            None if wanted == size => &end,
+            None => return Ok(false),
+        };
+        let is_begun = line.len() > torn.len() && line.starts_with(torn) && parse_line(torn).is_ok();
+        self.begun = if is_begun { torn.len() } else { 0 };
+        Ok(torn.is_empty() || is_begun)
+    }
+
     /// Ends a torn last line: it counts as whatever it then is.
     pub(super) fn end_torn_line(&mut self) -> Result<(), StoreError> {
         let log = match self.folder.log().map_err(super::failed)? {
@@ -218,12 +241,13 @@ impl Claim {
     pub(super) fn append(&mut self, lines: &[Bytes]) -> Result<(), StoreError> {
         let size: usize = lines.iter().map(|line| line.len() + 1).sum();
         let mut text = Vec::with_capacity(size.min(WRITE));
+        let mut begun = std::mem::take(&mut self.begun);
         for line in lines {
             if !text.is_empty() && text.len() + line.len() >= WRITE {
                 self.write(&text)?;
                 text.clear();
             }
-            text.extend_from_slice(line);
+            text.extend_from_slice(line.get(std::mem::take(&mut begun)..).unwrap_or_default());
             text.push(b'\n');
         }
         self.write(&text)

@@ -300,6 +300,30 @@ fn where_the_system_tells_nothing_the_poll_notices_everything() {
     }
 }
 
+/// A batch that was torn off when the server died is sent again: wherever it was cut, the log becomes what was sent. A line
+/// with spaces behind it is an event too when it is cut within them.
+#[test]
+fn a_line_that_was_torn_off_becomes_whole_when_it_is_sent_again() {
+    let home = Home::new();
+    let server = home.serve();
+    let spaced = |run: &str, seqs| lines(run, seqs).replace('\n', "   \n");
+    for cut in 0..=spaced("000", 2..4).len() {
+        let run = format!("{cut:03}");
+        let rest = spaced(&run, 2..4);
+        let post = |from_seq: u64, body: &str| {
+            let path = format!("/v1/ingest/transitions?from_seq={from_seq}");
+            request(&server.url, ("POST", &path), &NDJSON, Some(body.as_bytes()))
+        };
+        assert_eq!(post(0, &spaced(&run, 0..2)).status, 200);
+        let log = home.archive().join("runs").join(&run).join("transitions.jsonl");
+        let torn = &rest[..cut];
+        File::options().append(true).open(log).and_then(|mut log| log.write_all(torn.as_bytes())).expect("a log");
+        let answer = post(2, &rest);
+        assert_eq!(answer.status, 200, "torn behind {torn:?}: {}", answer.text());
+        assert_eq!(events(&server, &run), spaced(&run, 0..4), "torn behind {torn:?}");
+    }
+}
+
 /// The second server said that it takes no writes, and keeps to it when the first one dies.
 #[test]
 fn a_second_server_stays_read_only_when_the_first_is_killed() {
