@@ -9,7 +9,9 @@ pub mod store;
 
 use std::sync::Arc;
 
-pub use access::{Access, Principal, PrincipalKind, Refusal, RequestFacts, Scope, Tenant};
+pub use access::{
+    Access, Budget, Cost, Principal, PrincipalKind, Redirection, Refusal, RequestFacts, Scope, SignStep, Tenant,
+};
 pub use account::{Account, Billing, USAGE_DAYS, Usage};
 pub use description::Description;
 pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey, leaves_window_at};

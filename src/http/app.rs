@@ -18,7 +18,7 @@ use actix_web::{App, Error, HttpMessage as _, HttpServer, web};
 
 use super::error::ApiError;
 use super::ingest::{announced_length, unsupported_encoding};
-use super::principal::facts;
+use super::principal::{budget_fields, facts};
 use super::routes::routes;
 use crate::services::Services;
 
@@ -193,6 +193,7 @@ async fn finish(
         _ if status.is_client_error() || status.is_server_error() => Some(ApiError::of_status(status)),
         _ => None,
     };
+    let budget = budget_fields(&response.request().extensions());
     let mut response = match problem {
         Some(problem) => {
             if status.is_server_error() {
@@ -205,6 +206,9 @@ async fn finish(
     let headers = response.headers_mut();
     for (name, value) in &HEADERS {
         headers.insert(name.clone(), value.clone());
+    }
+    for (name, value) in budget.into_iter().flatten() {
+        headers.insert(name, value);
     }
     if let Ok(value) = HeaderValue::try_from(id) {
         headers.insert(X_REQUEST_ID, value);

@@ -64,9 +64,12 @@ impl ApiError {
 
     /// A 503 that may be tried again.
     pub(super) fn overloaded(code: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
-            .with("retry_after_s", RETRY_AFTER_S)
-            .header(header::RETRY_AFTER, RETRY_AFTER_S.to_string())
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).after(RETRY_AFTER_S)
+    }
+
+    /// Says when it may be tried again.
+    fn after(self, seconds: u64) -> Self {
+        self.with("retry_after_s", seconds).header(header::RETRY_AFTER, seconds.to_string())
     }
 
     /// Adds a member.
@@ -174,7 +177,27 @@ impl From<Refusal> for ApiError {
                 Self::new(StatusCode::FORBIDDEN, "insufficient_scope", detail).with("scope", scope.as_str()),
                 &format!("Bearer error=\"insufficient_scope\", scope=\"kahn:{}\"", scope.as_str()),
             ),
+            // RFC 6750 has one word for whoever is known and may not: so has the challenge.
+            Refusal::NoTenant => challenge(
+                Self::new(StatusCode::FORBIDDEN, "insufficient_scope", detail),
+                "Bearer error=\"insufficient_scope\"",
+            ),
+            Refusal::RateLimited { retry_after_s, .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).after(retry_after_s)
+            }
+            Refusal::NeverFits { limit } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large", detail).with("limit", limit)
+            }
+            Refusal::TooManyFailures { retry_after_s } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", detail).after(retry_after_s)
+            }
+            Refusal::OnlyInCloud => Self::only_in_cloud(),
+            Refusal::NoSignIn => Self::new(StatusCode::NOT_FOUND, "no_sign_in", detail),
+            Refusal::SignInFailed => Self::bad_request("sign_in_failed", detail),
             Refusal::Unavailable => Self::overloaded("credentials_unavailable", detail),
+            Refusal::ProviderUnavailable { retry_after_s } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable", detail).after(retry_after_s)
+            }
         }
     }
 }

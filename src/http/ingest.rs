@@ -16,10 +16,10 @@ use super::answer;
 use super::error::{ApiError, allowed};
 use super::moment::run_id;
 use super::params::Params;
-use super::principal::authorize;
+use super::principal::{authorize, authorize_ingest, charge};
 use super::room::Room;
 use super::view::{AppendedView, PositionView};
-use crate::contract::{GraphPut, Part, Principal, ReadLimit, Scope, StoreError};
+use crate::contract::{Cost, GraphPut, Part, Principal, ReadLimit, Scope, StoreError};
 use crate::domain::id::sha256_hex;
 use crate::domain::line::LINE_TOO_LONG;
 use crate::domain::{Graph, LineSplitter, MAX_GRAPH_BYTES, MAX_INT, MAX_LINE_BYTES, Piece, Problem, RunId, parse_line};
@@ -45,21 +45,23 @@ pub(super) async fn transitions(
     services: web::Data<Services>,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let who = authorize(&services, &request, Scope::Ingest).await?;
+    let who = authorize_ingest(&services, &request).await?;
     let params = Params::parse(request.query_string(), &["from_seq"])?;
     let from_seq = params.int("from_seq", "invalid_from_seq", (0, MAX_INT))?;
     require_content_type(&request, "application/x-ndjson")?;
     let is_gzip = is_gzip(&request)?;
     refuse_when_read_only(&services)?;
+    charge(&services, &request, (&who, Cost::AnnouncedEvents(fewest_events(&request, is_gzip)))).await?;
     let mut room = Room::of_ingest(&services);
     let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
+    let (batch, room) = away(move || {
+        let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
+        Ok((Batch::read(&body)?, room))
+    })
+    .await?;
+    charge(&services, &request, (&who, Cost::Events(batch.events()))).await?;
     let services = services.get_ref().clone();
     let appended = whole(async move {
-        let (batch, room) = away(move || {
-            let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
-            Ok((Batch::read(&body)?, room))
-        })
-        .await?;
         let parts = batch.place(&services, &who, from_seq).await?;
         let done = services.store.append(&who, parts).await?;
         drop(room);
@@ -180,6 +182,13 @@ fn is_gzip(request: &HttpRequest) -> Result<bool, ApiError> {
 pub(super) fn unsupported_encoding(taken: &[&str]) -> ApiError {
     let detail = "a body is sent as it is; only a batch of events may be one gzip stream";
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail).with("allowed", allowed(taken))
+}
+
+/// How many events a body of the announced length holds at least: a line is no longer than a line may be. (Of a gzip stream
+/// nothing is known.)
+fn fewest_events(request: &HttpRequest, is_gzip: bool) -> u64 {
+    let length = announced_length(request.headers()).filter(|_| !is_gzip).unwrap_or(0);
+    length.div_ceil(MAX_LINE_BYTES as u64 + 1).max(1)
 }
 
 /// How long the body will be, where the request says so.
@@ -312,6 +321,10 @@ impl Batch {
             return Err(ApiError::bad_request("incomplete_line", "the batch must end in a newline").with("line", line));
         }
         Ok(reader.batch)
+    }
+
+    fn events(&self) -> u64 {
+        self.runs.iter().map(|run| run.lines.len() as u64).sum()
     }
 
     /// Says where each run's lines go.

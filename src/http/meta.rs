@@ -52,6 +52,7 @@ pub(super) fn config_of(services: &Services) -> ConfigView {
         stall_after_s: settings.stall_after_ms / 1000,
         limits: LimitsView { batch_events: MAX_BATCH_EVENTS, batch_bytes: MAX_BATCH_BYTES, line_bytes: MAX_LINE_BYTES },
         now: services.clock.now(),
+        sign_in: services.access.offers_sign_in(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod aggregates;
 mod answer;
 mod app;
+mod auth;
 mod billing;
 mod compare;
 mod diagnostics;

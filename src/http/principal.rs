@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use actix_web::http::header::{self, HeaderMap, HeaderName};
-use actix_web::{HttpMessage as _, HttpRequest, dev::RequestHead};
+use actix_web::dev::{Extensions, RequestHead};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::{HttpMessage as _, HttpRequest};
 
 use super::error::ApiError;
-use crate::contract::{Principal, RequestFacts, Scope};
+use crate::contract::{Budget, Cost, Principal, Refusal, RequestFacts, Scope};
 use crate::services::Services;
 
 /// What the door looks at.
@@ -24,7 +25,10 @@ pub(super) fn facts(head: &RequestHead) -> RequestFacts {
         fetch_site: Some(all(headers, &HeaderName::from_static("sec-fetch-site")).join(", "))
             .filter(|site| !site.is_empty()),
         authorizations: all(headers, &header::AUTHORIZATION).into_iter().chain(offered).collect(),
+        cookies: all(headers, &header::COOKIE),
         is_websocket,
+        peer: head.peer_addr.map(|peer| peer.ip()),
+        forwarded_for: all(headers, &HeaderName::from_static("x-forwarded-for")),
     }
 }
 
@@ -42,17 +46,60 @@ fn all(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     headers.get_all(name).map(|value| value.to_str().unwrap_or("").to_owned()).collect()
 }
 
-/// The principal, if it may do this.
+/// The principal, if it may do this; it costs one request.
 pub(super) async fn authorize(services: &Services, request: &HttpRequest, scope: Scope) -> Result<Principal, ApiError> {
     let principal = authenticate(services, request).await?;
     principal.require(scope)?;
     Ok(principal)
 }
 
-/// The principal, whatever it may do.
+/// The principal, whatever it may do; it costs one request.
 pub(super) async fn authenticate(services: &Services, request: &HttpRequest) -> Result<Principal, ApiError> {
-    // The door looked already, where there is one.
+    let principal = identify(services, request).await?;
+    charge(services, request, (&principal, Cost::Request)).await?;
+    Ok(principal)
+}
+
+/// The principal, if it may bring events; what they cost is taken when they are counted.
+pub(super) async fn authorize_ingest(services: &Services, request: &HttpRequest) -> Result<Principal, ApiError> {
+    let principal = identify(services, request).await?;
+    principal.require(Scope::Ingest)?;
+    Ok(principal)
+}
+
+async fn identify(services: &Services, request: &HttpRequest) -> Result<Principal, ApiError> {
+    Ok(services.access.authenticate(&facts_of(request)).await?)
+}
+
+/// What the door looked at, or would.
+pub(super) fn facts_of(request: &HttpRequest) -> Arc<RequestFacts> {
     let seen = request.extensions().get::<Arc<RequestFacts>>().map(Arc::clone);
-    let facts = seen.unwrap_or_else(|| Arc::new(facts(request.head())));
-    Ok(services.access.authenticate(&facts).await?)
+    seen.unwrap_or_else(|| Arc::new(facts(request.head())))
+}
+
+/// Takes what a request costs. What is left then goes into the answer's head ([`budget_fields`]), whatever the answer is.
+pub(super) async fn charge(
+    services: &Services,
+    request: &HttpRequest,
+    (who, cost): (&Principal, Cost),
+) -> Result<(), ApiError> {
+    let charged = services.access.charge(who, cost).await;
+    let left = match &charged {
+        Ok(left) => *left,
+        Err(Refusal::RateLimited { budget, .. }) => Some(*budget),
+        Err(_) => None,
+    };
+    if let Some(left) = left {
+        request.extensions_mut().insert(left);
+    }
+    charged?;
+    Ok(())
+}
+
+/// RateLimit-Policy and RateLimit of what is left, where anything is limited.
+pub(super) fn budget_fields(extensions: &Extensions) -> Option<[(HeaderName, HeaderValue); 2]> {
+    let Budget { policy, burst, window_s, remaining, reset_s } = *extensions.get::<Budget>()?;
+    let policy_field = HeaderValue::try_from(format!("\"{policy}\";q={burst};w={window_s}")).ok()?;
+    let left = HeaderValue::try_from(format!("\"{policy}\";r={remaining};t={reset_s}")).ok()?;
+    Some([(HeaderName::from_static("ratelimit-policy"), policy_field), (HeaderName::from_static("ratelimit"), left)])
 }

@@ -5,7 +5,7 @@ use actix_web::http::{Method, StatusCode, header};
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Scope, guard, web};
 
 use super::error::ApiError;
-use super::{aggregates, billing, compare, diagnostics, feed, ingest, list, meta, nodes, pages, runs};
+use super::{aggregates, auth, billing, compare, diagnostics, feed, ingest, list, meta, nodes, pages, runs};
 
 /// An address, and what it takes.
 struct Route {
@@ -40,6 +40,9 @@ fn all() -> Vec<Route> {
         get("/api/agent-runs/aggregate",               aggregates::agents),
         get("/api/audit-checkpoints/flakiness",        aggregates::audits),
         get("/api/nodes/flakiness",                    aggregates::nodes),
+        get("/auth/login",                             auth::login),
+        get("/auth/callback",                          auth::callback),
+        one(Method::POST, "/auth/logout",              auth::logout),
         get("/api/billing",                            billing::billing),
         one(Method::POST, "/v1/ingest/transitions",    ingest::transitions),
         get("/v1/ingest/runs/{run_id}",                ingest::position),
@@ -53,6 +56,7 @@ fn all() -> Vec<Route> {
         get("/audits",                                 pages::index),
         get("/nodes",                                  pages::index),
         get("/compare",                                pages::index),
+        get("/settings",                               pages::index),
         get("/a/{hash}/{file:.*}",                     pages::asset),
     ]
 }

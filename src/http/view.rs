@@ -273,6 +273,8 @@ pub(super) struct ConfigView {
     pub(super) stall_after_s: u64,
     pub(super) limits: LimitsView,
     pub(super) now: Timestamp,
+    /// Whether a person can sign in (at /auth/login).
+    pub(super) sign_in: bool,
 }
 
 /// The limits of ingest.

@@ -34,7 +34,9 @@ impl Rights {
     }
 
     /// Asks again from now on whether whoever presents this is still this principal and may read.
-    pub(super) fn watch(&self, who: &Principal, facts: RequestFacts) -> Arc<Right> {
+    pub(super) fn watch(&self, who: &Principal, facts: &RequestFacts) -> Arc<Right> {
+        // One credential is asked for once, from wherever it came; and nobody is held to account for asking again.
+        let facts = facts.without_origin_of_connection();
         // Dropped after the lock: the last one to drop a right takes it out of the registry.
         let known = held(&self.registry).get(&facts).and_then(Weak::upgrade);
         if let Some(right) = known.filter(|right| !*right.has_ended.borrow()) {
@@ -57,7 +59,8 @@ async fn ask(access: Arc<dyn Access>, who: Principal, right: Weak<Right>) {
         let Some(facts) = right.upgrade().map(|right| right.facts.clone()) else { return };
         let still = match access.authenticate(&facts).await {
             Ok(now) => now.tenant == who.tenant && now.require(Scope::Read).is_ok(),
-            // Nobody can say now. What is shown comes from the same storage.
+            // Nobody can say now. What is shown comes from the same storage. (A provider that does not answer is another
+            // matter: its word holds for a minute, and is too old then.)
             Err(Refusal::Unavailable) => true,
             Err(_) => false,
         };

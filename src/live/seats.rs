@@ -74,7 +74,7 @@ impl Live {
     /// # Errors
     ///
     /// When there is no seat, or the store cannot be followed.
-    pub async fn join(&self, who: &Principal, facts: RequestFacts) -> Result<Seat, JoinError> {
+    pub async fn join(&self, who: &Principal, facts: &RequestFacts) -> Result<Seat, JoinError> {
         let tenancy = who.tenant.as_ref().map(|tenant| Arc::clone(&tenant.id));
         let place = Place::take(&self.0, tenancy.clone())?;
         let house = {

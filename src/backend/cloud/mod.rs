@@ -1,7 +1,7 @@
 //! The cloud kitchen: Postgres, a row a run, a wall around each tenant.
 //!
 //! `scope.rs` is the one door to tenants' data; `tally.rs` counts who went through. All else stands before it (`access.rs`,
-//! `api_keys.rs`: who asks), behind it (`store.rs`, `append.rs`, `list.rs`, `summaries.rs`, `follow.rs`), or has a connection of its own
+//! `keys.rs`, `api_keys.rs`: who asks), behind it (`store.rs`, `append.rs`, `list.rs`, `summaries.rs`, `follow.rs`), or has a connection of its own
 //! (`boot.rs`, `migrate.rs`, `tenant.rs`). `lines.rs` and `stored.rs` know how a run is kept, `cache.rs` what is held of it in memory,
 //! `reindex.rs` makes it again.
 
@@ -13,6 +13,7 @@ mod boot;
 mod cache;
 mod commands;
 mod follow;
+mod keys;
 mod lines;
 mod list;
 mod migrate;
@@ -216,7 +217,7 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
     let retention = retention::Job::start(database.clone(), door.clone(), every);
     Ok(Backend {
         store: Arc::new(store::PostgresStore::new(door.clone(), feed, runs)),
-        access: Arc::new(access::KeyAccess::new(door.clone())),
+        access: Arc::new(access::TenantAccess::new(door.clone())),
         account: Some(Arc::new(billing::PostgresAccount::new(door, retention))),
         read_only: false,
     })

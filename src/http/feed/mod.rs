@@ -26,7 +26,7 @@ use crate::contract::{Principal, Scope, StoreError};
 use crate::domain::{LogId, RunId};
 use crate::http::error::ApiError;
 use crate::http::params::Params;
-use crate::http::principal::{authorize, facts};
+use crate::http::principal::{authorize, facts_of};
 use crate::live::{Followed, JoinError, Page, Seat};
 use crate::services::Services;
 
@@ -56,7 +56,7 @@ pub(super) async fn live(
     let who = authorize(&services, &request, Scope::Read).await?;
     Params::parse(request.query_string(), &[])?;
     let (response, outbox, inbox) = socket::upgrade(&request, payload)?;
-    let seat = services.live.join(&who, facts(request.head())).await?;
+    let seat = services.live.join(&who, &facts_of(&request)).await?;
     let closing = services.closing();
     let client = Client {
         services: services.get_ref().clone(),
