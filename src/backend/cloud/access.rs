@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::keys::Keys;
+use super::bearer::Bearer;
+use super::provider::Provider;
 use super::scope::Door;
+use super::settings::Entry;
 use crate::contract::{Access, Principal, Refusal, RequestFacts};
 
 /// The longest Authorization field that is looked at.
@@ -13,12 +15,16 @@ const LONGEST_FIELD: usize = 8 * 1024;
 
 /// The door of all tenants.
 pub(super) struct TenantAccess {
-    keys: Keys,
+    bearer: Bearer,
+    /// Who may come in otherwise than by key: the provider, and what browsers and addresses need.
+    entry: Entry,
+    provider: Option<Arc<Provider>>,
 }
 
 impl TenantAccess {
-    pub(super) fn new(door: Door) -> Self {
-        Self { keys: Keys::new(door) }
+    pub(super) fn new(door: Door, entry: Entry) -> Self {
+        let provider = entry.provider.clone().map(Provider::new);
+        Self { bearer: Bearer::new(door, provider.clone()), entry, provider }
     }
 }
 
@@ -40,11 +46,7 @@ impl Access for TenantAccess {
             return Err(Refusal::NoCredentials);
         }
         let token = token.trim_matches(' ');
-        if token.starts_with("kahn_") {
-            self.keys.holder(token).await.map(Arc::unwrap_or_clone)
-        } else {
-            Err(refused("it is no API key, and API keys are the only way in", token))
-        }
+        self.bearer.holder(token).await.map(Arc::unwrap_or_clone)
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_postgres::error::SqlState;
 
 use super::migrate::required_tables;
 use super::pool::{Database, DsnError, root_cause};
+use super::settings::EntryMistake;
 
 /// How long an unreachable database is waited for: both may just be starting.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,18 +29,9 @@ pub(super) enum BootRefusal {
          as in postgres://kahn_app:PASSWORD@HOST:5432/DATABASE"
     )]
     NoDsn,
-    /// No way in.
-    #[error(
-        "no way in is configured; set KAHN_AUTH=keys-only \
-         (API keys are the only way in until sign-in with an identity provider is built)"
-    )]
-    NoWayIn,
-    /// A way in that does not exist.
-    #[error(
-        "KAHN_AUTH is {0:?}; set KAHN_AUTH=keys-only \
-         (API keys are the only way in until sign-in with an identity provider is built)"
-    )]
-    UnknownWayIn(String),
+    /// No way in that could be meant.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Entry(Vec<EntryMistake>),
     /// A DSN that cannot be used.
     #[error(transparent)]
     Dsn(#[from] DsnError),
@@ -227,7 +219,7 @@ pub(super) enum BootRefusal {
 impl BootRefusal {
     /// Whether it is a mistake of configuration (exit code 2) rather than of the world (1).
     pub(super) fn is_configuration(&self) -> bool {
-        matches!(self, Self::NoDsn | Self::NoWayIn | Self::UnknownWayIn(_) | Self::Dsn(_) | Self::Pool(_))
+        matches!(self, Self::NoDsn | Self::Entry(_) | Self::Dsn(_) | Self::Pool(_))
     }
 }
 

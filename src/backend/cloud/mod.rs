@@ -8,6 +8,7 @@
 mod access;
 mod api_keys;
 mod append;
+mod bearer;
 mod billing;
 mod boot;
 mod cache;
@@ -18,9 +19,11 @@ mod lines;
 mod list;
 mod migrate;
 mod pool;
+mod provider;
 mod reindex;
 mod retention;
 mod scope;
+mod settings;
 mod store;
 mod stored;
 mod summaries;
@@ -36,6 +39,7 @@ use clap::Args;
 use self::boot::BootRefusal;
 pub use self::commands::Command;
 use self::pool::Database;
+use self::settings::{Entry, EntryOptions};
 use crate::config::{self, BootError, Config, Defaults};
 use crate::contract::{Backend, Description};
 
@@ -75,9 +79,8 @@ pub struct Options {
     /// The DSN, where it is not to come from the environment.
     #[arg(skip)]
     database_url: Option<String>,
-    /// The way in, where it is not to come from the environment.
-    #[arg(skip)]
-    auth: Option<String>,
+    #[command(flatten)]
+    entry: EntryOptions,
 }
 
 impl Options {
@@ -86,7 +89,7 @@ impl Options {
         Self {
             database_url: Some(database_url.into()),
             database_pool: Some(pool.to_string()),
-            auth: Some("keys-only".to_owned()),
+            entry: EntryOptions::keys_only(),
             ..Self::default()
         }
     }
@@ -110,8 +113,8 @@ impl Options {
         }
         let own = [self.pool_size().err(), self.memory_mb().err(), self.retention_every().err()];
         mistakes.extend(own.into_iter().flatten());
-        let refusals = [self.database().err(), self.way_in().err()];
-        mistakes.extend(refusals.into_iter().flatten().map(|refusal| refusal.to_string()));
+        mistakes.extend(self.database().err().map(|refusal| refusal.to_string()));
+        mistakes.extend(self.entry.check().err().into_iter().flatten().map(|mistake| mistake.to_string()));
         mistakes
     }
 
@@ -121,17 +124,21 @@ impl Options {
             Ok(database) => format!("Postgres at {}, as {}", database.place(), database.user()),
             Err(_) => format!("Postgres ({DATABASE_URL} names none that can be used)"),
         };
-        let auth = match self.way_in() {
-            Ok(()) => "API keys, looked up again after a second",
-            Err(_) => "none is configured (KAHN_AUTH)",
+        let keys = "API keys, looked up again after a second";
+        let auth = match self.entry.check() {
+            Ok(Entry { provider: None, .. }) => keys.to_owned(),
+            Ok(Entry { provider: Some(provider), .. }) => {
+                format!("tokens of {} for {}, JWT or opaque; {keys}", provider.issuer, provider.audience)
+            }
+            Err(_) => "none that can be used (KAHN_OIDC_ISSUER or KAHN_AUTH)".to_owned(),
         };
         Description {
             serves: "many tenants, behind the platform's TLS",
             reach: "every machine that can reach this address".to_owned(),
             storage,
-            auth: auth.to_owned(),
+            auth,
             tenancy: "row-level security, keyed on a setting of each transaction",
-            rate_limit: "none yet",
+            rate_limit: "a token bucket a tenant, rate and burst from its plan, counted in this one process",
             boot_checks: boot::checks(),
         }
     }
@@ -178,14 +185,6 @@ impl Options {
         boot::check(&database).await?;
         Ok(scope::Door::new(database.pool(COMMAND_POOL)?))
     }
-
-    fn way_in(&self) -> Result<(), BootRefusal> {
-        match self.auth.clone().or_else(|| config::env("KAHN_AUTH")).as_deref() {
-            Some("keys-only") => Ok(()),
-            None => Err(BootRefusal::NoWayIn),
-            Some(other) => Err(BootRefusal::UnknownWayIn(other.to_owned())),
-        }
-    }
 }
 
 /// Makes the backend; it exists only once its checks have passed.
@@ -202,7 +201,7 @@ pub async fn select_backend(options: &Options, config: &Config) -> Result<Backen
 }
 
 async fn open(options: &Options) -> Result<Backend, BootRefusal> {
-    options.way_in()?;
+    let entry = options.entry.check().map_err(BootRefusal::Entry)?;
     let database = options.database()?;
     let began = std::time::Instant::now();
     boot::check(&database).await?;
@@ -212,12 +211,16 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
     let feed = follow::Feed::start(&database, door.clone(), runs.clone())
         .await
         .map_err(|error| BootRefusal::Unfinished(error.to_string()))?;
-    log::info!("database {}: checks passed in {checked} ms; API keys are the only way in", database.place());
+    let way_in = match &entry.provider {
+        None => "API keys are the only way in".to_owned(),
+        Some(provider) => format!("the ways in are tokens of {} and API keys", provider.issuer),
+    };
+    log::info!("database {}: checks passed in {checked} ms; {way_in}", database.place());
     let every = options.retention_every().unwrap_or(DEFAULT_RETENTION_EVERY);
     let retention = retention::Job::start(database.clone(), door.clone(), every);
     Ok(Backend {
         store: Arc::new(store::PostgresStore::new(door.clone(), feed, runs)),
-        access: Arc::new(access::TenantAccess::new(door.clone())),
+        access: Arc::new(access::TenantAccess::new(door.clone(), entry)),
         account: Some(Arc::new(billing::PostgresAccount::new(door, retention))),
         read_only: false,
     })

@@ -93,8 +93,8 @@ fn cloud_without_a_dsn_does_not_boot() {
 fn what_is_not_configured_is_told_all_at_once() {
     let no_database = "no database is configured; set KAHN_DATABASE_URL to the DSN of the role kahn_app, \
                        as in postgres://kahn_app:PASSWORD@HOST:5432/DATABASE";
-    let no_way_in = "no way in is configured; set KAHN_AUTH=keys-only \
-                     (API keys are the only way in until sign-in with an identity provider is built)";
+    let no_way_in = "no way in is configured; set KAHN_OIDC_ISSUER, KAHN_OIDC_AUDIENCE, KAHN_OIDC_CLIENT_ID and \
+                     KAHN_OIDC_CLIENT_SECRET_FILE for an identity provider, or KAHN_AUTH=keys-only for API keys alone";
     let both = vec![no_database.to_owned(), no_way_in.to_owned()];
     assert_eq!(refusal(&[]), (2, both));
     assert_eq!(refusal(&[("KAHN_AUTH", "keys-only")]), (2, vec![no_database.to_owned()]));

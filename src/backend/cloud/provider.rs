@@ -1,0 +1,30 @@
+//! The identity provider: what it says of itself, and how it is asked.
+
+use std::sync::Arc;
+
+use super::settings::ProviderSettings;
+use crate::contract::Refusal;
+
+/// Seconds after which a client may try again while the provider is away.
+const RETRY_AFTER_S: u64 = 5;
+
+/// The identity provider.
+pub(super) struct Provider {
+    settings: ProviderSettings,
+}
+
+impl Provider {
+    pub(super) fn new(settings: ProviderSettings) -> Arc<Self> {
+        Arc::new(Self { settings })
+    }
+
+    /// How it is configured.
+    pub(super) fn settings(&self) -> &ProviderSettings {
+        &self.settings
+    }
+
+    /// What a client is told while it does not answer.
+    pub(super) fn unavailable(&self) -> Refusal {
+        Refusal::ProviderUnavailable { retry_after_s: RETRY_AFTER_S }
+    }
+}

@@ -1,0 +1,390 @@
+//! The way in, as it is configured: API keys alone, or an identity provider beside them; and what browsers and addresses
+//! need. Checked whole before anything opens; every refusal names the variable that mends it.
+
+use std::fmt;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use openidconnect::url::{Host, Url};
+
+use crate::config;
+
+const ISSUER: &str = "KAHN_OIDC_ISSUER";
+const AUDIENCE: &str = "KAHN_OIDC_AUDIENCE";
+const CLIENT_ID: &str = "KAHN_OIDC_CLIENT_ID";
+const CLIENT_SECRET_FILE: &str = "KAHN_OIDC_CLIENT_SECRET_FILE";
+const DEFAULT_ORG_CLAIM: &str = "org_id";
+/// The longest secret that is read.
+const LONGEST_SECRET: u64 = 4096;
+/// Bytes of a session key at the least: what an attacker would have to guess.
+const SHORTEST_SESSION_KEY: usize = 32;
+
+/// Options of `kahn serve` about who may come in, as they were typed. Secrets come from files: arguments and the
+/// environment are for more eyes than that.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct EntryOptions {
+    /// The identity provider's issuer, as its discovery says it
+    #[arg(long, env = ISSUER, value_name = "URL")]
+    oidc_issuer: Option<String>,
+    /// The audience that access tokens for this server hold
+    #[arg(long, env = AUDIENCE, value_name = "AUDIENCE")]
+    oidc_audience: Option<String>,
+    /// This server's own client at the provider: for introspection and for signing in
+    #[arg(long, env = CLIENT_ID, value_name = "ID")]
+    oidc_client_id: Option<String>,
+    /// A file that holds that client's secret
+    #[arg(long, env = CLIENT_SECRET_FILE, value_name = "FILE")]
+    oidc_client_secret_file: Option<PathBuf>,
+    /// The claim that names a tenant's org [default: org_id]
+    #[arg(long, env = "KAHN_OIDC_ORG_CLAIM", value_name = "NAME")]
+    oidc_org_claim: Option<String>,
+    /// Which access tokens are let in: compat (typ at+jwt, JWT or none) or strict (at+jwt alone) [default: compat]
+    #[arg(long, env = "KAHN_OIDC_TYP", value_name = "compat|strict")]
+    oidc_typ: Option<String>,
+    /// The address that people see, as in https://kahn.example.org
+    #[arg(long, env = "KAHN_PUBLIC_URL", value_name = "URL")]
+    public_url: Option<String>,
+    /// A file with 32 bytes or more that seal browser sessions
+    #[arg(long, env = "KAHN_SESSION_KEY_FILE", value_name = "FILE")]
+    session_key_file: Option<PathBuf>,
+    /// Addresses of proxies whose X-Forwarded-For is believed, with commas between, as in 10.0.0.0/8,fd00::/8
+    #[arg(long, env = "KAHN_TRUSTED_PROXIES", value_name = "ADDRESSES")]
+    trusted_proxies: Option<String>,
+    /// The way in, where it is not to come from the environment.
+    #[arg(skip)]
+    pub(super) auth: Option<String>,
+}
+
+/// Who may come in, without mistakes.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// The identity provider; `None`: API keys only.
+    pub(super) provider: Option<ProviderSettings>,
+    /// The origin that people see, without a slash at its end.
+    pub(super) public_url: Option<Arc<str>>,
+    /// What seals sessions; at least 32 bytes.
+    pub(super) session_key: Option<Secret>,
+    /// Whose forwarded addresses are believed.
+    pub(super) trusted_proxies: Vec<Network>,
+}
+
+/// An identity provider, and who this server is there.
+#[derive(Debug, Clone)]
+pub(super) struct ProviderSettings {
+    /// Byte for byte as it has to stand in discovery and tokens.
+    pub(super) issuer: String,
+    /// What `aud` has to hold.
+    pub(super) audience: String,
+    /// Our client.
+    pub(super) client_id: String,
+    /// Its secret.
+    pub(super) client_secret: Secret,
+    /// The claim that names the org.
+    pub(super) org_claim: String,
+    /// Which `typ` is let in.
+    pub(super) typ: Typ,
+}
+
+/// Which `typ` an access token may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Typ {
+    /// at+jwt, JWT or none.
+    Compat,
+    /// at+jwt.
+    Strict,
+}
+
+/// Bytes that nobody prints.
+#[derive(Clone)]
+pub(super) struct Secret(Arc<[u8]>);
+
+impl Secret {
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Addresses that begin alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            None => (text, None),
+            Some((address, bits)) => (address, Some(bits)),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => longest,
+            Some(bits) => bits.parse().ok().filter(|bits| *bits <= longest)?,
+        };
+        Some(Self { address, bits })
+    }
+
+    /// Whether this address is one of them; an IPv4 address that stands as IPv6 counts as what it is.
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let differ = u32::from(own) ^ u32::from(other);
+                differ.checked_shr(32 - u32::from(self.bits)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let differ = u128::from(own) ^ u128::from(other);
+                differ.checked_shr(128 - u32::from(self.bits)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Why there is no way in, or none that could be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum EntryMistake {
+    /// Nothing is configured.
+    #[error(
+        "no way in is configured; set KAHN_OIDC_ISSUER, KAHN_OIDC_AUDIENCE, KAHN_OIDC_CLIENT_ID and \
+         KAHN_OIDC_CLIENT_SECRET_FILE for an identity provider, or KAHN_AUTH=keys-only for API keys alone"
+    )]
+    NoWayIn,
+    /// A word that means nothing.
+    #[error(
+        "KAHN_AUTH is {0:?}; set KAHN_AUTH=keys-only for API keys alone, or leave it out with an identity provider"
+    )]
+    UnknownWayIn(String),
+    /// Half a provider.
+    #[error("the identity provider is configured in part; {missing} {are} missing, so set {it}, or leave all of KAHN_OIDC_* out with KAHN_AUTH=keys-only",
+        missing = .0.join(" and "), are = if .0.len() == 1 { "is" } else { "are" }, it = if .0.len() == 1 { "it too" } else { "them too" })]
+    InPart(Vec<&'static str>),
+    /// Both ways at once.
+    #[error(
+        "KAHN_AUTH=keys-only lets in API keys alone, and {0} names an identity provider; leave out the one that is not meant"
+    )]
+    Contradiction(&'static str),
+    /// An address that is none, or one in the clear.
+    #[error("{variable} is {value:?}, {fault}; {mend}")]
+    Address {
+        /// The variable.
+        variable: &'static str,
+        /// What it says.
+        value: String,
+        /// What is wrong with it.
+        fault: &'static str,
+        /// How it is mended.
+        mend: &'static str,
+    },
+    /// A word that is none of the two.
+    #[error("--oidc-typ (KAHN_OIDC_TYP) is {0:?}; write it as --oidc-typ compat, or strict")]
+    UnknownTyp(String),
+    /// A claim that cannot be named so.
+    #[error(
+        "--oidc-org-claim (KAHN_OIDC_ORG_CLAIM) is {0:?}, which other claims have a meaning for; leave it out for org_id"
+    )]
+    TakenClaim(String),
+    /// A file that cannot be used.
+    #[error("{variable} is {path}, {fault}; {mend}", path = .path.display())]
+    File {
+        /// The variable.
+        variable: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+        /// How it is mended.
+        mend: &'static str,
+    },
+    /// An address of a proxy that is none.
+    #[error("KAHN_TRUSTED_PROXIES holds {0:?}, which is no address or network; write it as in 10.0.0.0/8,fd00::/8")]
+    NoNetwork(String),
+}
+
+impl EntryOptions {
+    /// API keys as the way in; the environment is not read.
+    pub(super) fn keys_only() -> Self {
+        Self { auth: Some("keys-only".to_owned()), ..Self::default() }
+    }
+
+    /// Who may come in, or every mistake.
+    pub(super) fn check(&self) -> Result<Entry, Vec<EntryMistake>> {
+        let mut mistakes = Vec::new();
+        let mut keep = |mistake| mistakes.push(mistake);
+        let provider = self.provider(&mut keep);
+        let public_url = given(&self.public_url).and_then(|text| origin(text).map_err(&mut keep).ok()).map(Arc::from);
+        let session_key = self.session_key_file.as_deref().and_then(|path| session_key(path).map_err(&mut keep).ok());
+        let listed = given(&self.trusted_proxies).unwrap_or_default().split(',').map(str::trim);
+        let trusted_proxies = listed
+            .filter(|text| !text.is_empty())
+            .filter_map(|text| {
+                let network = Network::parse(text);
+                if network.is_none() {
+                    keep(EntryMistake::NoNetwork(text.to_owned()));
+                }
+                network
+            })
+            .collect();
+        if mistakes.is_empty() {
+            Ok(Entry { provider, public_url, session_key, trusted_proxies })
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    fn provider(&self, keep: &mut impl FnMut(EntryMistake)) -> Option<ProviderSettings> {
+        let secret_file = self.oidc_client_secret_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let named = [
+            (ISSUER, given(&self.oidc_issuer).is_some()),
+            (AUDIENCE, given(&self.oidc_audience).is_some()),
+            (CLIENT_ID, given(&self.oidc_client_id).is_some()),
+            (CLIENT_SECRET_FILE, secret_file.is_some()),
+        ];
+        let first_named = named.iter().find(|(_, is_named)| *is_named).map(|(variable, _)| *variable);
+        match (self.auth.clone().or_else(|| config::env("KAHN_AUTH")).as_deref(), first_named) {
+            (Some("keys-only"), None) => return None,
+            (Some("keys-only"), Some(variable)) => {
+                keep(EntryMistake::Contradiction(variable));
+                return None;
+            }
+            (Some(other), _) => {
+                keep(EntryMistake::UnknownWayIn(other.to_owned()));
+                return None;
+            }
+            (None, None) => {
+                keep(EntryMistake::NoWayIn);
+                return None;
+            }
+            (None, Some(_)) => {}
+        }
+        let missing: Vec<_> = named.iter().filter(|(_, is_named)| !is_named).map(|(variable, _)| *variable).collect();
+        if !missing.is_empty() {
+            keep(EntryMistake::InPart(missing));
+        }
+        let issuer = given(&self.oidc_issuer).and_then(|text| issuer(text).map_err(&mut *keep).ok());
+        let client_secret = secret_file.and_then(|path| client_secret(path).map_err(&mut *keep).ok());
+        let typ = match given(&self.oidc_typ) {
+            None | Some("compat") => Typ::Compat,
+            Some("strict") => Typ::Strict,
+            Some(other) => {
+                keep(EntryMistake::UnknownTyp(other.to_owned()));
+                Typ::Strict
+            }
+        };
+        let org_claim = given(&self.oidc_org_claim).unwrap_or(DEFAULT_ORG_CLAIM);
+        if ["iss", "aud", "exp", "nbf", "iat", "jti", "sub", "client_id", "scope", "scp", "cnf", "typ", "active"]
+            .contains(&org_claim)
+        {
+            keep(EntryMistake::TakenClaim(org_claim.to_owned()));
+        }
+        Some(ProviderSettings {
+            issuer: issuer?,
+            audience: given(&self.oidc_audience)?.to_owned(),
+            client_id: given(&self.oidc_client_id)?.to_owned(),
+            client_secret: client_secret?,
+            org_claim: org_claim.to_owned(),
+            typ,
+        })
+    }
+}
+
+/// A variable that is set to nothing is not set.
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// The issuer, as it was written: it is compared byte for byte.
+fn issuer(text: &str) -> Result<String, EntryMistake> {
+    let refused = |fault| EntryMistake::Address {
+        variable: ISSUER,
+        value: text.to_owned(),
+        fault,
+        mend: "write it as the provider's discovery says it, as in https://id.example.org",
+    };
+    let url = Url::parse(text).map_err(|_| refused("which is no address"))?;
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Err(refused("which is more than an issuer's address"));
+    }
+    if !is_trustworthy(&url) {
+        return Err(refused("whose answers anybody on the way could change (http is for this machine alone)"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The origin that people see.
+fn origin(text: &str) -> Result<String, EntryMistake> {
+    let refused = |fault| EntryMistake::Address {
+        variable: "KAHN_PUBLIC_URL",
+        value: text.to_owned(),
+        fault,
+        mend: "write it as in https://kahn.example.org",
+    };
+    let url = Url::parse(text).map_err(|_| refused("which is no address"))?;
+    if !is_trustworthy(&url) {
+        return Err(refused("over which cookies could be read on the way (http is for this machine alone)"));
+    }
+    let origin = url.origin().ascii_serialization();
+    if text.trim_end_matches('/') != origin {
+        return Err(refused("which is more or other than scheme, host and port"));
+    }
+    Ok(origin)
+}
+
+/// https, or a connection that does not leave this machine.
+pub(super) fn is_trustworthy(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    match url.scheme() {
+        "https" => url.has_host(),
+        "http" => is_loopback,
+        _ => false,
+    }
+}
+
+fn client_secret(path: &Path) -> Result<Secret, EntryMistake> {
+    let mend = "put the client's secret in it, and nothing else";
+    let refused =
+        |fault: String| EntryMistake::File { variable: CLIENT_SECRET_FILE, path: path.to_owned(), fault, mend };
+    let bytes = read_bounded(path).map_err(|error| refused(format!("which cannot be read ({error})")))?;
+    let secret = bytes.trim_ascii();
+    if secret.is_empty() {
+        return Err(refused("which is empty".to_owned()));
+    }
+    if std::str::from_utf8(secret).is_err() || secret.iter().any(u8::is_ascii_control) {
+        return Err(refused("which holds more than one line of text".to_owned()));
+    }
+    Ok(Secret(secret.into()))
+}
+
+fn session_key(path: &Path) -> Result<Secret, EntryMistake> {
+    let mend = "make it with `head -c 48 /dev/urandom | base64`";
+    let refused =
+        |fault: String| EntryMistake::File { variable: "KAHN_SESSION_KEY_FILE", path: path.to_owned(), fault, mend };
+    let bytes = read_bounded(path).map_err(|error| refused(format!("which cannot be read ({error})")))?;
+    let key = bytes.trim_ascii_end();
+    if key.len() < SHORTEST_SESSION_KEY {
+        return Err(refused(format!("which holds {} bytes, and a key has {SHORTEST_SESSION_KEY} or more", key.len())));
+    }
+    Ok(Secret(key.into()))
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LONGEST_SECRET).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
