@@ -2,6 +2,7 @@
 //!
 //! The server under test always logs in as kahn_app: as a superuser it would pass every test of the walls.
 
+mod airlock;
 mod billing;
 mod boot;
 mod cluster;
