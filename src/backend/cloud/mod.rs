@@ -14,6 +14,7 @@ mod boot;
 mod cache;
 mod commands;
 mod follow;
+mod jws;
 mod keys;
 mod lines;
 mod list;

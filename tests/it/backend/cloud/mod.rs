@@ -18,6 +18,7 @@ mod reindex;
 mod replicas;
 mod retention;
 mod room;
+mod signed;
 mod tenants;
 mod walls;
 mod weakened;
