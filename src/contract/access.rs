@@ -100,7 +100,8 @@ pub struct Budget {
     pub window_s: u64,
     /// What may be had now.
     pub remaining: u64,
-    /// Seconds until all of it is back.
+    /// Seconds for which a client does well to ask for no more than that: until all of it is back, or, after a refusal, until the
+    /// same may be asked again.
     pub reset_s: u64,
 }
 

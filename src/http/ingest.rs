@@ -51,14 +51,22 @@ pub(super) async fn transitions(
     require_content_type(&request, "application/x-ndjson")?;
     let is_gzip = is_gzip(&request)?;
     refuse_when_read_only(&services)?;
-    charge(&services, &request, (&who, Cost::AnnouncedEvents(fewest_events(&request, is_gzip)))).await?;
+    let announced = fewest_events(&request, is_gzip);
+    charge(&services, &request, (&who, Cost::AnnouncedEvents(announced))).await?;
     let mut room = Room::of_ingest(&services);
     let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
-    let (batch, room) = away(move || {
+    let read = away(move || {
         let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
         Ok((Batch::read(&body)?, room))
-    })
-    .await?;
+    });
+    let (batch, room) = match read.await {
+        Ok(read) => read,
+        Err(problem) => {
+            // Reading is work too: it costs what was announced. Whether that was still there changes nothing for the batch.
+            let _ = charge(&services, &request, (&who, Cost::Events(announced))).await;
+            return Err(problem);
+        }
+    };
     charge(&services, &request, (&who, Cost::Events(batch.events()))).await?;
     let services = services.get_ref().clone();
     let appended = whole(async move {
@@ -185,10 +193,10 @@ pub(super) fn unsupported_encoding(taken: &[&str]) -> ApiError {
 }
 
 /// How many events a body of the announced length holds at least: a line is no longer than a line may be. (Of a gzip stream
-/// nothing is known.)
+/// nothing is known, and what is too long anyway is refused for that.)
 fn fewest_events(request: &HttpRequest, is_gzip: bool) -> u64 {
     let length = announced_length(request.headers()).filter(|_| !is_gzip).unwrap_or(0);
-    length.div_ceil(MAX_LINE_BYTES as u64 + 1).max(1)
+    length.min(MAX_BATCH_BYTES as u64).div_ceil(MAX_LINE_BYTES as u64 + 1).max(1)
 }
 
 /// How long the body will be, where the request says so.

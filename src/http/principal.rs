@@ -99,7 +99,9 @@ pub(super) async fn charge(
 /// RateLimit-Policy and RateLimit of what is left, where anything is limited.
 pub(super) fn budget_fields(extensions: &Extensions) -> Option<[(HeaderName, HeaderValue); 2]> {
     let Budget { policy, burst, window_s, remaining, reset_s } = *extensions.get::<Budget>()?;
-    let policy_field = HeaderValue::try_from(format!("\"{policy}\";q={burst};w={window_s}")).ok()?;
+    // What is not counted in requests says so.
+    let unit = if policy == "requests" { String::new() } else { format!(";qu=\"{policy}\"") };
+    let policy_field = HeaderValue::try_from(format!("\"{policy}\";q={burst}{unit};w={window_s}")).ok()?;
     let left = HeaderValue::try_from(format!("\"{policy}\";r={remaining};t={reset_s}")).ok()?;
     Some([(HeaderName::from_static("ratelimit-policy"), policy_field), (HeaderName::from_static("ratelimit"), left)])
 }

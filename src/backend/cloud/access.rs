@@ -6,9 +6,10 @@ use async_trait::async_trait;
 
 use super::bearer::Bearer;
 use super::provider::Provider;
+use super::rate_limit::RateLimits;
 use super::scope::Door;
 use super::settings::Entry;
-use crate::contract::{Access, Principal, Refusal, RequestFacts};
+use crate::contract::{Access, Budget, Cost, Principal, Refusal, RequestFacts};
 
 /// The longest Authorization field that is looked at.
 const LONGEST_FIELD: usize = 8 * 1024;
@@ -16,6 +17,7 @@ const LONGEST_FIELD: usize = 8 * 1024;
 /// The door of all tenants.
 pub(super) struct TenantAccess {
     bearer: Bearer,
+    limits: RateLimits,
     /// Who may come in otherwise than by key: the provider, and what browsers and addresses need.
     entry: Entry,
     provider: Option<Arc<Provider>>,
@@ -24,7 +26,8 @@ pub(super) struct TenantAccess {
 impl TenantAccess {
     pub(super) fn new(door: Door, entry: Entry) -> Self {
         let provider = entry.provider.clone().map(Provider::new);
-        Self { bearer: Bearer::new(door, provider.clone()), entry, provider }
+        let limits = RateLimits::new(door.clone());
+        Self { bearer: Bearer::new(door, provider.clone()), limits, entry, provider }
     }
 }
 
@@ -47,6 +50,10 @@ impl Access for TenantAccess {
         }
         let token = token.trim_matches(' ');
         self.bearer.holder(token).await.map(Arc::unwrap_or_clone)
+    }
+
+    async fn charge(&self, who: &Principal, cost: Cost) -> Result<Option<Budget>, Refusal> {
+        self.limits.charge(who, cost).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! The cloud kitchen: Postgres, a row a run, a wall around each tenant.
 //!
 //! `scope.rs` is the one door to tenants' data; `tally.rs` counts who went through. All else stands before it (`access.rs`,
-//! `keys.rs`, `api_keys.rs`: who asks), behind it (`store.rs`, `append.rs`, `list.rs`, `summaries.rs`, `follow.rs`), or has a connection of its own
+//! `keys.rs`, `api_keys.rs`: who asks; `rate_limit.rs`: how much), behind it (`store.rs`, `append.rs`, `list.rs`, `summaries.rs`, `follow.rs`), or has a connection of its own
 //! (`boot.rs`, `migrate.rs`, `tenant.rs`). `lines.rs` and `stored.rs` know how a run is kept, `cache.rs` what is held of it in memory,
 //! `reindex.rs` makes it again.
 
@@ -11,6 +11,7 @@ mod append;
 mod bearer;
 mod billing;
 mod boot;
+mod bucket;
 mod cache;
 mod commands;
 mod follow;
@@ -21,6 +22,7 @@ mod list;
 mod migrate;
 mod pool;
 mod provider;
+mod rate_limit;
 mod reindex;
 mod retention;
 mod scope;
@@ -139,7 +141,7 @@ impl Options {
             storage,
             auth,
             tenancy: "row-level security, keyed on a setting of each transaction",
-            rate_limit: "a token bucket a tenant, rate and burst from its plan, counted in this one process",
+            rate_limit: "a token bucket of events and one of requests a tenant, rate and burst from its plan; counted in this one process",
             boot_checks: boot::checks(),
         }
     }

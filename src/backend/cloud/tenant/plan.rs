@@ -50,7 +50,7 @@ impl Planned {
         };
         writeln!(
             out,
-            "tenant {tenant} is on plan {plan}: runs are kept {retention_days} days{instead}, {rate_per_s} a second, burst {burst} (told, not enforced yet)"
+            "tenant {tenant} is on plan {plan}: runs are kept {retention_days} days{instead}, {rate_per_s} a second, burst {burst} (events, and other requests)"
         )
     }
 }

@@ -81,7 +81,7 @@ fn an_admin_sees_plan_and_usage_of_their_own_tenant() {
         // Another plan, and days of its own.
         database.admin("INSERT INTO plans VALUES ('large', 400, 5000, 70000)");
         let said = done(&database, &["set-plan", "acme", "large", "--retention-days", "30"]);
-        let wanted = "tenant acme is on plan large: runs are kept 30 days (instead of the plan's 400), 5000 a second, burst 70000 (told, not enforced yet)\n";
+        let wanted = "tenant acme is on plan large: runs are kept 30 days (instead of the plan's 400), 5000 a second, burst 70000 (events, and other requests)\n";
         assert_eq!(said, wanted);
         let now = billing().json();
         let figures: Value =

@@ -11,6 +11,7 @@ mod exact;
 mod feed;
 mod keys;
 mod library;
+mod limits;
 mod lists;
 mod migrate;
 mod provision;

@@ -1,0 +1,194 @@
+//! What a tenant may ask for. If these fail, one tenant's noise is everybody's outage, or a client is told to come back and is
+//! turned away again.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::cluster::Database;
+use super::tenants::done;
+use super::{serve, tenant};
+use crate::support::{Answer, PATIENCE, Server, request, wait_for};
+
+/// A database whose plans have these figures.
+fn with_plan(rate_per_s: u32, burst: u32) -> Database {
+    let database = Database::fresh();
+    database.admin(&format!("UPDATE plans SET rate_per_s = {rate_per_s}, burst = {burst}"));
+    database
+}
+
+fn get(server: &Server, key: &str) -> Answer {
+    request(&server.url, ("GET", "/api/runs"), &[("authorization", &format!("Bearer {key}"))], None)
+}
+
+/// A batch of so many events of a run.
+fn batch(run: &str, events: u64) -> String {
+    let line = |seq| match seq {
+        0 => format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"{run}","event":"run_start","total_nodes":1}}"#),
+        _ => format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"{run}","event":"heartbeat","n":{seq}}}"#),
+    };
+    (0..events).map(|seq| line(seq) + "\n").collect()
+}
+
+fn bring(server: &Server, key: &str, body: &str) -> Answer {
+    let authorization = format!("Bearer {key}");
+    let headers = [("authorization", authorization.as_str()), ("content-type", "application/x-ndjson")];
+    request(&server.url, ("POST", "/v1/ingest/transitions"), &headers, Some(body.as_bytes()))
+}
+
+/// What a 429 says of the wait, the same in all places.
+fn wait_of(answer: &Answer) -> u64 {
+    assert_eq!(answer.problem(), (429, "rate_limited".into()));
+    let wait = answer.json()["retry_after_s"].as_u64().expect("seconds");
+    assert_eq!(answer.header("retry-after"), wait.to_string());
+    assert!(answer.header("ratelimit").ends_with(&format!(";t={wait}")), "{}", answer.header("ratelimit"));
+    wait
+}
+
+#[test]
+fn a_burst_is_let_in_whole_and_then_the_wait_that_is_named_is_long_enough() {
+    let database = with_plan(1, 5);
+    let (_, read) = tenant(&database, "acme");
+    let server = serve(&database);
+    for left in (0..5).rev() {
+        let answer = get(&server, &read);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("ratelimit-policy"), "\"requests\";q=5;w=5");
+        let said = answer.header("ratelimit");
+        // A slow machine may have got one back meanwhile.
+        assert!(said.starts_with("\"requests\";r=") && said.contains(";t="), "{said}");
+        assert!(said.starts_with(&format!("\"requests\";r={left};")) || left < 4, "{said}");
+    }
+    let refused =
+        wait_for("the burst to be used up", || Some(get(&server, &read)).filter(|answer| answer.status != 200));
+    let wait = wait_of(&refused);
+    assert_eq!(wait, 1, "one comes back in a second");
+    assert_eq!(refused.header("ratelimit"), "\"requests\";r=0;t=1");
+    assert_eq!(refused.header("ratelimit-policy"), "\"requests\";q=5;w=5");
+    std::thread::park_timeout(Duration::from_secs(wait));
+    assert_eq!(get(&server, &read).status, 200, "it was said that this would be let in");
+}
+
+#[test]
+fn a_noisy_tenant_takes_nothing_from_another_and_all_its_keys_share_what_it_has() {
+    let database = with_plan(1, 20);
+    let (ingest, read) = tenant(&database, "noisy");
+    let said = done(&database, &["rotate-key", "noisy", "--scope", "read"]);
+    let second = said.lines().find(|line| line.starts_with("kahn_live_sk_")).expect("a key");
+    let (_, other) = tenant(&database, "quiet");
+    let server = serve(&database);
+    wait_for("the burst to be used up", || (get(&server, &read).status == 429).then_some(()));
+    wait_of(&get(&server, second));
+    // What it brings is counted apart: it came with no event yet.
+    let answer = bring(&server, &ingest, &batch("r", 20));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("ratelimit-policy"), "\"events\";q=20;qu=\"events\";w=20");
+    for _ in 0..10 {
+        assert_eq!(get(&server, &other).status, 200, "the quiet tenant pays for the noisy one");
+    }
+}
+
+#[test]
+fn a_batch_is_taken_whole_or_not_at_all_and_one_that_never_fits_says_so() {
+    let database = with_plan(1, 10);
+    let (ingest, read) = tenant(&database, "acme");
+    let server = serve(&database);
+    let never = bring(&server, &ingest, &batch("r", 11));
+    assert_eq!(never.problem(), (413, "batch_too_large".into()));
+    assert_eq!(never.json()["limit"], 10);
+    assert_eq!(bring(&server, &ingest, &batch("r", 8)).status, 200, "what was refused took nothing");
+    let refused = bring(&server, &ingest, &batch("s", 8));
+    assert!((5..=6).contains(&wait_of(&refused)), "6 of 8 are missing: {}", refused.text());
+    assert!(refused.header("ratelimit").starts_with("\"events\";r="), "{}", refused.header("ratelimit"));
+    let authorization = format!("Bearer {read}");
+    let gone = request(&server.url, ("GET", "/api/runs/s"), &[("authorization", &authorization)], None);
+    assert_eq!(gone.status, 404, "a part of it was stored");
+    // A batch sent again costs again: only reading it shows that it is one.
+    wait_of(&bring(&server, &ingest, &batch("r", 8)));
+}
+
+#[test]
+fn what_is_refused_after_reading_it_costs_as_well() {
+    let database = with_plan(1, 3);
+    let (ingest, _) = tenant(&database, "acme");
+    let server = serve(&database);
+    wait_for("batches that are none to use up the burst", || {
+        let answer = bring(&server, &ingest, "no event\n");
+        assert!([400, 429].contains(&answer.status), "{}", answer.text());
+        (answer.status == 429).then_some(())
+    });
+}
+
+/// Sends a head alone; what comes back before any body, up to the first whole head that is final.
+fn head_alone(server: &Server, key: &str, (length, expect): (u64, &str)) -> String {
+    let address = server.url.strip_prefix("http://").expect("an address");
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let head = format!(
+        "POST /v1/ingest/transitions HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
+         Content-Type: application/x-ndjson\r\nContent-Length: {length}\r\n{expect}\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("the head is taken");
+    let mut heard = String::new();
+    let mut piece = [0; 4096];
+    loop {
+        let read = stream.read(&mut piece).expect("an answer to the head");
+        heard.push_str(&String::from_utf8_lossy(&piece[..read]));
+        let last = heard.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
+        if read == 0 || last.contains("\r\n\r\n") {
+            return last.to_owned();
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_cannot_be_let_in_is_refused_before_it_is_sent() {
+    let database = with_plan(1, 4);
+    let (ingest, _) = tenant(&database, "acme");
+    let server = serve(&database);
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        // No line is over 1 MiB, so these are five at least.
+        let heard = head_alone(&server, &ingest, (5 << 20, expect));
+        assert!(heard.starts_with("HTTP/1.1 413 "), "{expect:?}: {heard}");
+    }
+    assert_eq!(bring(&server, &ingest, &batch("r", 4)).status, 200);
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let heard = head_alone(&server, &ingest, (4 << 20, expect));
+        assert!(heard.starts_with("HTTP/1.1 429 "), "{expect:?}: {heard}");
+        assert!(heard.to_ascii_lowercase().contains("\r\nretry-after: "), "{heard}");
+    }
+}
+
+#[test]
+fn a_plan_that_was_set_holds_within_seconds() {
+    let database = with_plan(1, 3);
+    database.admin("INSERT INTO plans VALUES ('large', 400, 5000, 70000)");
+    let (_, read) = tenant(&database, "acme");
+    let server = serve(&database);
+    wait_for("the burst to be used up", || (get(&server, &read).status == 429).then_some(()));
+    done(&database, &["set-plan", "acme", "large"]);
+    let began = Instant::now();
+    let answer = wait_for("the new plan", || {
+        Some(get(&server, &read)).filter(|answer| answer.header("ratelimit-policy").contains("q=70000"))
+    });
+    assert!(began.elapsed() < Duration::from_secs(12), "it took {:?}", began.elapsed());
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("ratelimit-policy"), "\"requests\";q=70000;w=14");
+}
+
+#[test]
+fn a_database_that_cannot_tell_the_plan_stops_nobody_whose_plan_is_known() {
+    let database = with_plan(1, 1000);
+    let (_, read) = tenant(&database, "acme");
+    let (_, late) = tenant(&database, "late");
+    let server = serve(&database);
+    assert_eq!(get(&server, &read).status, 200);
+    database.admin("REVOKE SELECT ON plans FROM kahn_app");
+    assert_eq!(get(&server, &late).problem(), (503, "credentials_unavailable".into()), "its plan was never known");
+    let began = Instant::now();
+    wait_for("the plan to be asked for again", || {
+        let answer = get(&server, &read);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        (began.elapsed() > Duration::from_secs(11)).then_some(())
+    });
+}
