@@ -8,8 +8,10 @@ use super::bearer::Bearer;
 use super::provider::Provider;
 use super::rate_limit::RateLimits;
 use super::scope::Door;
+use super::session::Sessions;
 use super::settings::Entry;
-use crate::contract::{Access, Budget, Cost, Principal, Refusal, RequestFacts};
+use super::tenants::Tenants;
+use crate::contract::{Access, Budget, Cost, Principal, Redirection, Refusal, RequestFacts, SignStep};
 
 /// The longest Authorization field that is looked at.
 const LONGEST_FIELD: usize = 8 * 1024;
@@ -21,26 +23,33 @@ pub(super) struct TenantAccess {
     /// Who may come in otherwise than by key: the provider, and what browsers and addresses need.
     entry: Entry,
     provider: Option<Arc<Provider>>,
+    /// People with browsers, where they can sign in.
+    sessions: Option<Sessions>,
 }
 
 impl TenantAccess {
     pub(super) fn new(door: Door, entry: Entry) -> Self {
         let provider = entry.provider.clone().map(Provider::new);
         let limits = RateLimits::new(door.clone());
-        Self { bearer: Bearer::new(door, provider.clone()), limits, entry, provider }
+        let sessions = Sessions::new(&entry, provider.as_ref(), &Tenants::new(door.clone()));
+        Self { bearer: Bearer::new(door, provider.clone()), limits, entry, provider, sessions }
     }
 }
 
 #[async_trait]
 impl Access for TenantAccess {
-    /// Behind the platform's TLS any host name may be right, and without cookies no page can borrow a person's rights.
+    /// Behind the platform's TLS any host name may be right. That no page borrows a person's cookie is looked at where
+    /// cookies are.
     fn screen(&self, _request: &RequestFacts) -> Result<(), Refusal> {
         Ok(())
     }
 
     async fn authenticate(&self, request: &RequestFacts) -> Result<Principal, Refusal> {
         let field = match request.authorizations.as_slice() {
-            [] => return Err(Refusal::NoCredentials),
+            [] => match &self.sessions {
+                Some(sessions) => return sessions.holder(request).await,
+                None => return Err(Refusal::NoCredentials),
+            },
             [field] if field.len() <= LONGEST_FIELD => field,
             _ => return Err(Refusal::BadToken),
         };
@@ -54,6 +63,17 @@ impl Access for TenantAccess {
 
     async fn charge(&self, who: &Principal, cost: Cost) -> Result<Option<Budget>, Refusal> {
         self.limits.charge(who, cost).await
+    }
+
+    fn offers_sign_in(&self) -> bool {
+        self.sessions.is_some()
+    }
+
+    async fn sign(&self, request: &RequestFacts, step: SignStep) -> Result<Redirection, Refusal> {
+        match &self.sessions {
+            Some(sessions) => sessions.step(request, step).await,
+            None => Err(Refusal::NoSignIn),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::ask::Asker;
+use super::discovery::{Discovered, Discovery};
 use super::settings::ProviderSettings;
 use crate::contract::Refusal;
 
@@ -11,11 +13,25 @@ const RETRY_AFTER_S: u64 = 5;
 /// The identity provider.
 pub(super) struct Provider {
     settings: ProviderSettings,
+    asker: Asker,
+    discovery: Discovery,
 }
 
 impl Provider {
     pub(super) fn new(settings: ProviderSettings) -> Arc<Self> {
-        Arc::new(Self { settings })
+        let asker = Asker::new();
+        let discovery = Discovery::new(&settings.issuer, asker.clone());
+        Arc::new(Self { settings, asker, discovery })
+    }
+
+    /// How it is asked.
+    pub(super) fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    /// What it says of itself.
+    pub(super) async fn discovered(&self) -> Result<Arc<Discovered>, Refusal> {
+        self.discovery.get().await.map_err(|_| self.unavailable())
     }
 
     /// How it is configured.
