@@ -2,6 +2,7 @@
 import * as http from 'node:http';
 
 import { Front } from './front.mjs';
+import { good, hostile } from './hostile.mjs';
 import { publicPart } from './keys.mjs';
 import { AUDIENCE, Airlock } from './provider.mjs';
 
@@ -13,6 +14,7 @@ airlock = new Airlock(await front.listen());
 const control = {
   'GET /control/counts': () => front.counts,
   'GET /control/clients': () => airlock.clients(),
+  'GET /control/hostile': () => ({ good: good(airlock), hostile: hostile(airlock) }),
   'GET /control/keys': () => ({ keys: airlock.keys.map(publicPart) }),
   'POST /control/client': (said) => airlock.addClient(said),
   'POST /control/rotate': () => airlock.rotate(),
