@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::bearer::Bearer;
+use super::failures::Failures;
 use super::provider::Provider;
 use super::rate_limit::RateLimits;
 use super::scope::Door;
@@ -20,6 +21,7 @@ const LONGEST_FIELD: usize = 8 * 1024;
 pub(super) struct TenantAccess {
     bearer: Bearer,
     limits: RateLimits,
+    failures: Failures,
     /// Who may come in otherwise than by key: the provider, and what browsers and addresses need.
     entry: Entry,
     provider: Option<Arc<Provider>>,
@@ -32,19 +34,12 @@ impl TenantAccess {
         let provider = entry.provider.clone().map(Provider::new);
         let limits = RateLimits::new(door.clone());
         let sessions = Sessions::new(&entry, provider.as_ref(), &Tenants::new(door.clone()));
-        Self { bearer: Bearer::new(door, provider.clone()), limits, entry, provider, sessions }
-    }
-}
-
-#[async_trait]
-impl Access for TenantAccess {
-    /// Behind the platform's TLS any host name may be right. That no page borrows a person's cookie is looked at where
-    /// cookies are.
-    fn screen(&self, _request: &RequestFacts) -> Result<(), Refusal> {
-        Ok(())
+        let failures = Failures::new(entry.failures, entry.trusted_proxies.clone());
+        Self { bearer: Bearer::new(door, provider.clone()), limits, failures, entry, provider, sessions }
     }
 
-    async fn authenticate(&self, request: &RequestFacts) -> Result<Principal, Refusal> {
+    /// Who asks, whatever became of others from the same address.
+    async fn identify(&self, request: &RequestFacts) -> Result<Principal, Refusal> {
         let field = match request.authorizations.as_slice() {
             [] => match &self.sessions {
                 Some(sessions) => return sessions.holder(request).await,
@@ -59,6 +54,22 @@ impl Access for TenantAccess {
         }
         let token = token.trim_matches(' ');
         self.bearer.holder(token).await.map(Arc::unwrap_or_clone)
+    }
+}
+
+#[async_trait]
+impl Access for TenantAccess {
+    /// Behind the platform's TLS any host name may be right. That no page borrows a person's cookie is looked at where
+    /// cookies are.
+    fn screen(&self, _request: &RequestFacts) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn authenticate(&self, request: &RequestFacts) -> Result<Principal, Refusal> {
+        self.failures.screen(request)?;
+        let outcome = self.identify(request).await;
+        self.failures.note(request, &outcome);
+        outcome
     }
 
     async fn charge(&self, who: &Principal, cost: Cost) -> Result<Option<Budget>, Refusal> {

@@ -37,18 +37,14 @@ impl Flow {
 }
 
 /// What is missing from a bucket. Its [`Flow`] is said each time, and may change in between.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Bucket {
     missing: u128,
-    seen: Instant,
+    /// `None`: never, so nothing is missing.
+    seen: Option<Instant>,
 }
 
 impl Bucket {
-    /// A full one.
-    pub(super) fn full(now: Instant) -> Self {
-        Self { missing: 0, seen: now }
-    }
-
     /// Takes all of these, or nothing.
     ///
     /// # Errors
@@ -81,15 +77,11 @@ impl Bucket {
         flow.time_for(self.missing)
     }
 
-    /// When it was last looked at.
-    pub(super) fn seen(&self) -> Instant {
-        self.seen
-    }
-
     fn fill(&mut self, flow: Flow, now: Instant) {
-        let back = now.saturating_duration_since(self.seen).as_nanos() * flow.rate();
+        let seen = self.seen.unwrap_or(now);
+        let back = now.saturating_duration_since(seen).as_nanos() * flow.rate();
         self.missing = self.missing.saturating_sub(back).min(flow.capacity());
-        self.seen = self.seen.max(now);
+        self.seen = Some(seen.max(now));
     }
 }
 

@@ -6,6 +6,7 @@
 //! `reindex.rs` makes it again.
 
 mod access;
+mod addresses;
 mod api_keys;
 mod append;
 mod ask;
@@ -16,6 +17,7 @@ mod bucket;
 mod cache;
 mod commands;
 mod discovery;
+mod failures;
 mod follow;
 mod jws;
 mod keys;

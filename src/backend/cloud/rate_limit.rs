@@ -3,11 +3,11 @@
 //!
 //! The buckets are this process's own, so the limits hold where one replica runs (railway.toml says so).
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quick_cache::sync::Cache;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::Type;
 
@@ -22,41 +22,31 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a request whose tenant's plan is remembered waits for a newer one.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Of how many tenants the buckets are held. Past that full ones go, then those that nobody has asked for longest.
+/// Of how many tenants the buckets are held. Past that those go that were asked for least.
 const MOST_TENANTS: usize = 16_384;
 
 /// The buckets of all tenants.
 pub(super) struct RateLimits {
     door: Door,
-    purses: Mutex<HashMap<TenantId, Arc<Purse>>>,
+    purses: Cache<TenantId, Arc<Purse>>,
 }
 
 impl RateLimits {
     pub(super) fn new(door: Door) -> Self {
-        Self { door, purses: Mutex::default() }
+        Self { door, purses: Cache::new(MOST_TENANTS) }
     }
 
     /// Takes a cost from the principal's tenant; see [`crate::contract::Access::charge`].
     pub(super) async fn charge(&self, who: &Principal, cost: Cost) -> Result<Option<Budget>, Refusal> {
         let tenant = tenant(who).map_err(|_| Refusal::NoTenant)?;
-        let purse = self.purse(tenant, Instant::now());
+        let purse = self.purse(tenant);
         let flow = self.flow(tenant, &purse).await?;
         purse.state().charge(flow, cost, Instant::now()).map(Some)
     }
 
-    fn purse(&self, tenant: TenantId, now: Instant) -> Arc<Purse> {
-        let mut purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
-        if purses.len() >= MOST_TENANTS && !purses.contains_key(&tenant) {
-            purses.retain(|_, purse| !purse.state().is_full(now));
-            let oldest = purses.iter().min_by_key(|(_, purse)| purse.state().seen()).map(|(tenant, _)| *tenant);
-            if let Some(oldest) = oldest.filter(|_| purses.len() >= MOST_TENANTS) {
-                purses.remove(&oldest);
-            }
-        }
-        match purses.entry(tenant) {
-            Entry::Occupied(purse) => Arc::clone(purse.get()),
-            Entry::Vacant(place) => Arc::clone(place.insert(Arc::new(Purse::full(now)))),
-        }
+    fn purse(&self, tenant: TenantId) -> Arc<Purse> {
+        let Ok(purse) = self.purses.get_or_insert_with(&tenant, || Ok::<_, Infallible>(Arc::default()));
+        purse
     }
 
     /// The plan's figures. Of many requests that find them too old one asks, and the others go on with them.
@@ -102,6 +92,7 @@ impl RateLimits {
 }
 
 /// A tenant's buckets.
+#[derive(Default)]
 struct Purse {
     state: Mutex<PurseState>,
     /// Held by whoever asks the database for the plan.
@@ -109,16 +100,12 @@ struct Purse {
 }
 
 impl Purse {
-    fn full(now: Instant) -> Self {
-        let state = PurseState { requests: Bucket::full(now), events: Bucket::full(now), known: None };
-        Self { state: Mutex::new(state), asking: tokio::sync::Mutex::default() }
-    }
-
     fn state(&self) -> MutexGuard<'_, PurseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+#[derive(Default)]
 struct PurseState {
     requests: Bucket,
     events: Bucket,
@@ -165,15 +152,5 @@ impl PurseState {
             let retry_after_s = seconds(wait);
             Refusal::RateLimited { budget: Budget { reset_s: retry_after_s, ..budget }, retry_after_s }
         })
-    }
-
-    /// Whether nothing would be lost with it.
-    fn is_full(&self, now: Instant) -> bool {
-        let is_full = |bucket: &Bucket, flow| bucket.seen() + bucket.full_in(flow) <= now;
-        self.known.is_none_or(|known| is_full(&self.requests, known.flow) && is_full(&self.events, known.flow))
-    }
-
-    fn seen(&self) -> Instant {
-        self.requests.seen().max(self.events.seen())
     }
 }

@@ -3,13 +3,14 @@
 
 use std::fmt;
 use std::io::Read;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use openidconnect::url::{Host, Url};
 
+use super::addresses::Network;
+use super::bucket::Flow;
 use crate::config;
 
 const ISSUER: &str = "KAHN_OIDC_ISSUER";
@@ -17,6 +18,8 @@ const AUDIENCE: &str = "KAHN_OIDC_AUDIENCE";
 const CLIENT_ID: &str = "KAHN_OIDC_CLIENT_ID";
 const CLIENT_SECRET_FILE: &str = "KAHN_OIDC_CLIENT_SECRET_FILE";
 const DEFAULT_ORG_CLAIM: &str = "org_id";
+/// How often an address may send bad credentials: more than people mistype, less than guessing needs.
+const FAILURES: Flow = Flow { rate_per_s: 5, burst: 100 };
 /// The longest secret that is read.
 const LONGEST_SECRET: u64 = 4096;
 /// Bytes of a session key at the least: what an attacker would have to guess.
@@ -53,6 +56,12 @@ pub(super) struct EntryOptions {
     /// Addresses of proxies whose X-Forwarded-For is believed, with commas between, as in 10.0.0.0/8,fd00::/8
     #[arg(long, env = "KAHN_TRUSTED_PROXIES", value_name = "ADDRESSES")]
     trusted_proxies: Option<String>,
+    /// Bad credentials that an address may send at once [default: 100]
+    #[arg(long, env = "KAHN_AUTH_FAILURES_BURST", value_name = "N")]
+    auth_failures_burst: Option<String>,
+    /// Bad credentials that an address may send a second after that [default: 5]
+    #[arg(long, env = "KAHN_AUTH_FAILURES_RATE", value_name = "N")]
+    auth_failures_rate: Option<String>,
     /// The way in, where it is not to come from the environment.
     #[arg(skip)]
     pub(super) auth: Option<String>,
@@ -69,6 +78,8 @@ pub(super) struct Entry {
     pub(super) session_key: Option<Secret>,
     /// Whose forwarded addresses are believed.
     pub(super) trusted_proxies: Vec<Network>,
+    /// How often an address may send bad credentials.
+    pub(super) failures: Flow,
 }
 
 /// An identity provider, and who this server is there.
@@ -111,44 +122,6 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
-    }
-}
-
-/// Addresses that begin alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Network {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.split_once('/') {
-            None => (text, None),
-            Some((address, bits)) => (address, Some(bits)),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
-            None => longest,
-            Some(bits) => bits.parse().ok().filter(|bits| *bits <= longest)?,
-        };
-        Some(Self { address, bits })
-    }
-
-    /// Whether this address is one of them; an IPv4 address that stands as IPv6 counts as what it is.
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                let differ = u32::from(own) ^ u32::from(other);
-                differ.checked_shr(32 - u32::from(self.bits)).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                let differ = u128::from(own) ^ u128::from(other);
-                differ.checked_shr(128 - u32::from(self.bits)).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
     }
 }
 
@@ -210,6 +183,16 @@ pub(super) enum EntryMistake {
     /// An address of a proxy that is none.
     #[error("KAHN_TRUSTED_PROXIES holds {0:?}, which is no address or network; write it as in 10.0.0.0/8,fd00::/8")]
     NoNetwork(String),
+    /// A number that is none.
+    #[error("{flag} is {value:?}, which is no whole number from 1; leave it out for {default}")]
+    NoCount {
+        /// The option.
+        flag: &'static str,
+        /// What it says.
+        value: String,
+        /// What holds without it.
+        default: u32,
+    },
 }
 
 impl EntryOptions {
@@ -236,8 +219,20 @@ impl EntryOptions {
                 network
             })
             .collect();
+        let burst = ("--auth-failures-burst (KAHN_AUTH_FAILURES_BURST)", FAILURES.burst);
+        let rate = ("--auth-failures-rate (KAHN_AUTH_FAILURES_RATE)", FAILURES.rate_per_s);
+        let failures = Flow {
+            burst: count(&self.auth_failures_burst, burst).unwrap_or_else(|mistake| {
+                keep(mistake);
+                FAILURES.burst
+            }),
+            rate_per_s: count(&self.auth_failures_rate, rate).unwrap_or_else(|mistake| {
+                keep(mistake);
+                FAILURES.rate_per_s
+            }),
+        };
         if mistakes.is_empty() {
-            Ok(Entry { provider, public_url, session_key, trusted_proxies })
+            Ok(Entry { provider, public_url, session_key, trusted_proxies, failures })
         } else {
             Err(mistakes)
         }
@@ -297,6 +292,13 @@ impl EntryOptions {
             typ,
         })
     }
+}
+
+/// A whole number from 1.
+fn count(text: &Option<String>, (flag, default): (&'static str, u32)) -> Result<u32, EntryMistake> {
+    let Some(text) = given(text) else { return Ok(default) };
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| EntryMistake::NoCount { flag, value: text.to_owned(), default })
 }
 
 /// A variable that is set to nothing is not set.

@@ -12,6 +12,7 @@ mod feed;
 mod keys;
 mod library;
 mod limits;
+mod limits_addresses;
 mod lists;
 mod migrate;
 mod provision;
