@@ -225,6 +225,7 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
         Some(provider) => format!("the ways in are tokens of {} and API keys", provider.issuer),
     };
     log::info!("database {}: checks passed in {checked} ms; {way_in}", database.place());
+    log::info!("rate limits are counted in this process, so they hold for one replica (railway.toml: numReplicas = 1)");
     let every = options.retention_every().unwrap_or(DEFAULT_RETENTION_EVERY);
     let retention = retention::Job::start(database.clone(), door.clone(), every);
     Ok(Backend {

@@ -1,14 +1,15 @@
 //! What a tenant may ask for. If these fail, one tenant's noise is everybody's outage, or a client is told to come back and is
 //! turned away again.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::cluster::Database;
 use super::tenants::done;
 use super::{serve, tenant};
-use crate::support::{Answer, PATIENCE, Server, request, wait_for};
+use crate::support::{Answer, PATIENCE, Server, kahn, request, run, wait_for};
 
 /// A database whose plans have these figures.
 fn with_plan(rate_per_s: u32, burst: u32) -> Database {
@@ -157,6 +158,35 @@ fn a_batch_that_cannot_be_let_in_is_refused_before_it_is_sent() {
         assert!(heard.starts_with("HTTP/1.1 429 "), "{expect:?}: {heard}");
         assert!(heard.to_ascii_lowercase().contains("\r\nretry-after: "), "{heard}");
     }
+}
+
+#[test]
+fn where_limits_are_counted_one_process_runs() {
+    let settings = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/railway.toml")).expect("the file");
+    let of = |name: &str| -> Vec<&str> {
+        let lines = settings.lines().filter_map(|line| line.split_once(" = "));
+        lines.filter(|(left, _)| left.trim() == name).map(|(_, right)| right.trim()).collect()
+    };
+    assert_eq!(of("numReplicas"), ["1"], "two replicas let twice as much in");
+    assert!(!settings.contains("multiRegionConfig"), "each region has replicas of its own");
+    assert_eq!(of("healthcheckPath"), ["\"/readyz\""]);
+    assert_eq!(of("preDeployCommand"), ["[\"kahn migrate\"]"]);
+    let drained: u64 = of("drainingSeconds").concat().parse().expect("a number, not a string");
+    assert!(drained > 30, "what was read is cut off");
+    // And whoever runs it elsewhere is told.
+    let database = Database::fresh();
+    let told = run(&["mode"], &[("KAHN_DATABASE_URL", &database.app_dsn()), ("KAHN_AUTH", "keys-only")]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("counted in this one process"));
+    let mut command = kahn(
+        &["serve", "--bind", "127.0.0.1:0"],
+        &[("KAHN_DATABASE_URL", &database.app_dsn()), ("KAHN_AUTH", "keys-only")],
+    );
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let said = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    let said: Vec<String> = said.take_while(|line| !line.contains("listens on")).collect();
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(said.iter().any(|line| line.contains("hold for one replica")), "{said:#?}");
 }
 
 #[test]
