@@ -12,7 +12,10 @@ use std::sync::Arc;
 pub use access::{
     Access, Budget, Cost, Principal, PrincipalKind, Redirection, Refusal, RequestFacts, Scope, SignStep, Tenant,
 };
-pub use account::{Account, Billing, USAGE_DAYS, Usage};
+pub use account::{
+    Account, AccountError, Activity, ActivityPosition, ActivityQuery, Billing, Key, KeyScope, MOST_KEYS,
+    MOST_LIVE_KEYS, MadeKey, OVERLAP_HOURS, USAGE_DAYS, Usage, WantedKey,
+};
 pub use description::Description;
 pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey, leaves_window_at};
 pub use store::{

@@ -143,7 +143,7 @@ fn oversize(request: &ServiceRequest) -> Option<ApiError> {
 }
 
 /// The longest body of a request that brings no events and no graph.
-const MAX_BODY_BYTES: usize = 64 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Why a body that brings no events and no graph is refused unread. Ingest has limits of its own.
 fn unfit_body(request: &ServiceRequest) -> Option<ApiError> {

@@ -18,6 +18,6 @@ pub(super) async fn billing(request: HttpRequest, services: web::Data<Services>)
 }
 
 /// The tenants' account; without tenants there is nothing at its addresses.
-fn account(services: &Services) -> Result<&Arc<dyn Account>, ApiError> {
+pub(super) fn account(services: &Services) -> Result<&Arc<dyn Account>, ApiError> {
     services.account.as_ref().ok_or_else(ApiError::only_in_cloud)
 }

@@ -4,7 +4,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde_json::{Value, json};
 
-use crate::contract::{Refusal, StoreError};
+use crate::contract::{AccountError, Refusal, StoreError};
 use crate::domain::GraphError;
 
 /// What a client is told when it does not get what it asked for.
@@ -226,6 +226,20 @@ impl From<StoreError> for ApiError {
                 log::error!("the storage failed: {cause}");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", detail)
             }
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AccountError::UnknownKey => Self::new(StatusCode::NOT_FOUND, "unknown_key", detail),
+            AccountError::DeadKey { .. } => Self::new(StatusCode::CONFLICT, "dead_key", detail),
+            AccountError::TooManyKeys { key_ids, .. } => {
+                Self::new(StatusCode::CONFLICT, "too_many_keys", detail).with("key_ids", key_ids)
+            }
+            AccountError::Store(error) => error.into(),
         }
     }
 }

@@ -163,7 +163,8 @@ async fn lines_sha256(services: &Services, who: &Principal, run_id: &RunId, next
     Ok(hex::encode(hash.finalize()))
 }
 
-fn require_content_type(request: &HttpRequest, wanted: &'static str) -> Result<(), ApiError> {
+/// The body must say that it is this.
+pub(super) fn require_content_type(request: &HttpRequest, wanted: &'static str) -> Result<(), ApiError> {
     let given = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let media_type = given.split(';').next().unwrap_or("").trim();
     if media_type.eq_ignore_ascii_case(wanted) {
@@ -219,14 +220,17 @@ async fn away<T: Send + 'static>(work: impl FnOnce() -> Result<T, ApiError> + Se
 
 /// Does work to its end, also when the client goes away: its bytes count until nothing holds them any more, so nobody can
 /// take more room than there is by sending batches and leaving.
-async fn whole<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
+pub(super) async fn whole<T: 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + 'static,
+) -> Result<T, ApiError> {
     rt::spawn(work).await.unwrap_or_else(|error| {
         log::error!("work on a body ended early: {error}");
         Err(ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))
     })
 }
 
-async fn read_body(
+/// The whole body, which takes its room, within its limit and in time.
+pub(super) async fn read_body(
     request: &HttpRequest,
     mut payload: web::Payload,
     room: &mut Room,

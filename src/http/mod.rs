@@ -1,5 +1,6 @@
 //! Questions over HTTP and WebSocket: the same routes in both builds.
 
+mod activity;
 mod aggregates;
 mod answer;
 mod app;
@@ -11,6 +12,7 @@ mod error;
 mod feed;
 mod held;
 mod ingest;
+mod keys;
 mod list;
 mod meta;
 mod moment;

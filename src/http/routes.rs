@@ -2,21 +2,25 @@
 
 use actix_web::guard::GuardContext;
 use actix_web::http::{Method, StatusCode, header};
-use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Scope, guard, web};
+use actix_web::{FromRequest, Handler, HttpRequest, Responder, Scope, guard, web};
 
 use super::error::ApiError;
-use super::{aggregates, auth, billing, compare, diagnostics, feed, ingest, list, meta, nodes, pages, runs};
+use super::{
+    activity, aggregates, auth, billing, compare, diagnostics, feed, ingest, keys, list, meta, nodes, pages, runs,
+};
 
 /// An address, and what it takes.
 struct Route {
-    method: Method,
+    /// In the order in which Allow lists them; GET brings HEAD along.
+    methods: Vec<Method>,
     pattern: &'static str,
     services: Services,
 }
 
 /// What answers there.
 enum Services {
-    Resource(Resource),
+    /// A route a method.
+    Resource(Vec<actix_web::Route>),
     /// In the order in which they are tried.
     OfRun([Scope; 2]),
 }
@@ -43,7 +47,11 @@ fn all() -> Vec<Route> {
         get("/auth/login",                             auth::login),
         get("/auth/callback",                          auth::callback),
         one(Method::POST, "/auth/logout",              auth::logout),
+        get("/api/keys",                               keys::keys).or(Method::POST, keys::make),
+        one(Method::DELETE, "/api/keys/{key_id}",      keys::revoke),
+        one(Method::POST, "/api/keys/{key_id}/rotate", keys::rotate),
         get("/api/billing",                            billing::billing),
+        get("/api/activity",                           activity::activity),
         one(Method::POST, "/v1/ingest/transitions",    ingest::transitions),
         get("/v1/ingest/runs/{run_id}",                ingest::position),
         one(Method::PUT, "/v1/ingest/runs/{run_id}/graph", ingest::put_graph),
@@ -68,8 +76,9 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     routes.sort_by_key(|route| route.pattern.contains('{'));
     for route in routes {
         match route.services {
-            Services::Resource(resource) => {
-                config.service(resource);
+            Services::Resource(answers) => {
+                let resource = web::resource(route.pattern).default_service(refused(&route.methods));
+                config.service(answers.into_iter().fold(resource, actix_web::Resource::route));
             }
             Services::OfRun(scopes) => {
                 scopes.into_iter().for_each(|scope| {
@@ -117,7 +126,8 @@ fn segment(request: &HttpRequest, at: usize) -> &str {
 
 /// Method and pattern of every route, in order; what is read by GET is read by HEAD too.
 pub fn route_table() -> Vec<(String, &'static str)> {
-    all().into_iter().map(|route| (route.method.to_string(), route.pattern)).collect()
+    let routes = all().into_iter();
+    routes.flat_map(|route| route.methods.into_iter().map(move |own| (own.to_string(), route.pattern))).collect()
 }
 
 /// A route that is read: GET, and HEAD without the body.
@@ -128,15 +138,14 @@ where
     F::Output: Responder + 'static,
 {
     let reads = || guard::Any(guard::Get()).or(guard::Head());
-    let refused = || web::to(|| wrong_method("GET, HEAD"));
+    let methods = vec![Method::GET];
     let services = if pattern.starts_with(RUN) {
         let answered = of_run(pattern).guard(reads()).default_service(web::to(handler));
-        Services::OfRun([answered, of_run(pattern).default_service(refused())])
+        Services::OfRun([answered, of_run(pattern).default_service(refused(&methods))])
     } else {
-        let reads = web::route().guard(reads()).to(handler);
-        Services::Resource(web::resource(pattern).route(reads).default_service(refused()))
+        Services::Resource(vec![web::route().guard(reads()).to(handler)])
     };
-    Route { method: Method::GET, pattern, services }
+    Route { methods, pattern, services }
 }
 
 /// A route with one method that writes.
@@ -146,15 +155,38 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    let allow = if method == Method::PUT { "PUT" } else { "POST" };
-    let route = web::method(method.clone()).to(handler);
-    let resource = web::resource(pattern).route(route).default_service(web::to(move || wrong_method(allow)));
-    Route { method, pattern, services: Services::Resource(resource) }
+    Route { methods: Vec::new(), pattern, services: Services::Resource(Vec::new()) }.or(method, handler)
 }
 
-async fn wrong_method(allow: &'static str) -> Result<&'static str, ApiError> {
+impl Route {
+    /// The same address with a method that writes, besides.
+    fn or<F, Args>(mut self, method: Method, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        if let Services::Resource(answers) = &mut self.services {
+            answers.push(web::method(method.clone()).to(handler));
+            self.methods.push(method);
+        }
+        self
+    }
+}
+
+/// The answer to all other methods.
+fn refused(methods: &[Method]) -> actix_web::Route {
+    let allow: Vec<&str> = methods
+        .iter()
+        .flat_map(|method| if *method == Method::GET { vec!["GET", "HEAD"] } else { vec![method.as_str()] })
+        .collect();
+    let allow = allow.join(", ");
+    web::to(move || wrong_method(allow.clone()))
+}
+
+async fn wrong_method(allow: String) -> Result<&'static str, ApiError> {
     let detail = format!("this address takes {allow}");
-    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).header(header::ALLOW, allow.into()))
+    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).header(header::ALLOW, allow))
 }
 
 async fn nothing_here(_: HttpRequest) -> Result<&'static str, ApiError> {

@@ -6,6 +6,7 @@
 //! `reindex.rs` makes it again.
 
 mod access;
+mod account;
 mod addresses;
 mod api_keys;
 mod append;
@@ -231,7 +232,7 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
     Ok(Backend {
         store: Arc::new(store::PostgresStore::new(door.clone(), feed, runs)),
         access: Arc::new(access::TenantAccess::new(door.clone(), entry)),
-        account: Some(Arc::new(billing::PostgresAccount::new(door, retention))),
+        account: Some(Arc::new(account::PostgresAccount::new(door, retention))),
         read_only: false,
     })
 }

@@ -18,9 +18,10 @@ use uuid::Uuid;
 
 pub(super) use self::job::Job;
 pub(super) use self::restore::restore;
+use super::account::activity::{Action, Actor, note};
 use super::boot::BootRefusal;
 use super::pool::{Database, root_cause};
-use super::scope::{DatabaseError, Door, Query, TenantId, Transaction};
+use super::scope::{DatabaseError, Door, Query, TenantId};
 use crate::contract::StoreError;
 use crate::domain::RunId;
 
@@ -40,7 +41,7 @@ const LOCK: i64 = 0x6b61_686e_0004;
 const TURN_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Who `activity` says did it.
-const ACTOR: &str = "kahn retention";
+const ACTOR: Actor<'_> = Actor::Command("kahn retention");
 
 /// Why runs were not deleted, removed or restored.
 #[derive(Debug, thiserror::Error)]
@@ -283,7 +284,7 @@ async fn delete(door: &Door, tenant: TenantId, (days, runs): (i32, &[String])) -
             let mut deleted = names(&transaction.query(sql, &of_these).await?)?;
             deleted.sort_unstable();
             if !deleted.is_empty() {
-                note(transaction, tenant, ("runs_deleted", &format!("{} runs", deleted.len()))).await?;
+                note(transaction, (ACTOR, Action::RunsDeleted, &format!("{} runs", deleted.len()))).await?;
             }
             Ok(deleted)
         })
@@ -335,28 +336,11 @@ async fn remove(door: &Door, tenant: TenantId, runs: &[String]) -> Result<(Vec<S
                 return Ok((Vec::new(), false));
             }
             transaction.execute(rows, &these).await?;
-            note(transaction, tenant, ("runs_removed", &format!("{} runs", marked.len()))).await?;
+            note(transaction, (ACTOR, Action::RunsRemoved, &format!("{} runs", marked.len()))).await?;
             Ok((marked, true))
         })
     })
     .await
-}
-
-/// Notes what was done with a tenant's runs.
-async fn note(
-    transaction: &Transaction,
-    tenant: TenantId,
-    (action, target): (&str, &str),
-) -> Result<(), DatabaseError> {
-    let sql = "INSERT INTO activity (tenant_id, activity_id, actor, action, target) VALUES ($1, $2, $3, $4, $5)";
-    let row = [
-        (&tenant.0 as _, Type::UUID),
-        (&Uuid::new_v4() as _, Type::UUID),
-        (&ACTOR as _, Type::TEXT),
-        (&action as _, Type::TEXT),
-        (&target as _, Type::TEXT),
-    ];
-    transaction.execute(sql, &row).await.map(drop)
 }
 
 fn names(rows: &[Row]) -> Result<Vec<String>, DatabaseError> {

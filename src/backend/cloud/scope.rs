@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use deadpool_postgres::{ClientWrapper, Object, Pool, PoolError};
 use futures_util::future::{BoxFuture, join, join3, join4, try_join_all};
 use tokio::runtime::Handle;
@@ -335,6 +336,28 @@ pub(super) struct Transaction {
     /// The first failure.
     trouble: Mutex<Option<DatabaseError>>,
     silent: AtomicBool,
+}
+
+/// A transaction of one tenant, whoever's role it has: for what the server and the owner's commands do alike. Names of
+/// tables are qualified in it, since the owner's own settings count there.
+#[async_trait]
+pub(super) trait OfTenant: Sync {
+    /// Whose it is.
+    fn tenant(&self) -> TenantId;
+
+    /// Rows of a statement.
+    async fn rows(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DatabaseError>;
+}
+
+#[async_trait]
+impl OfTenant for Transaction {
+    fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    async fn rows(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DatabaseError> {
+        self.query(sql, parameters).await
+    }
 }
 
 impl Transaction {

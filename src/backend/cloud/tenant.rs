@@ -8,9 +8,10 @@ mod plan;
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use serde::Serialize;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row, Transaction};
@@ -20,37 +21,38 @@ use self::env_file::EnvFile;
 pub(super) use self::keys::{Revoke, Rotate, revoke, rotate};
 pub(super) use self::list::list;
 pub(super) use self::plan::{Retention, SetPlan, set_plan};
-use super::api_keys::{self, NewKey};
+use super::account::activity::{Action, Actor, note};
+use super::account::keys::{self as keys_of, KeyError, Wanted, read_key};
+use super::account::moment;
+use super::api_keys;
 use super::migrate::{self, MigrateError};
 use super::pool::{Database, root_cause};
-use crate::domain::Timestamp;
+use super::scope::{DatabaseError, OfTenant, Parameter, TenantId};
+use crate::contract::{Key, KeyScope};
 
 /// One lock a database: `kahn` and 2, in ASCII. It keeps an org from getting two tenants, and a tenant too many keys.
 const LOCK: i64 = 0x6b61_686e_0002;
 
-/// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum KeyScope {
-    /// Append events
-    Ingest,
-    /// Look
-    Read,
-}
-
-impl KeyScope {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Ingest => "ingest",
-            Self::Read => "read",
-        }
+impl ValueEnum for KeyScope {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Ingest, Self::Read]
     }
 
-    fn variable(self, name: &str) -> String {
-        let name = name.to_ascii_uppercase().replace('-', "_");
-        match self {
-            Self::Ingest => format!("KAHN_KEY_{name}"),
-            Self::Read => format!("KAHN_READ_KEY_{name}"),
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Ingest => "Append events",
+            Self::Read => "Look",
+        };
+        Some(PossibleValue::new(self.as_str()).help(help))
+    }
+}
+
+/// What the key stands under in an env file.
+fn variable(scope: KeyScope, name: &str) -> String {
+    let name = name.to_ascii_uppercase().replace('-', "_");
+    match scope {
+        KeyScope::Ingest => format!("KAHN_KEY_{name}"),
+        KeyScope::Read => format!("KAHN_READ_KEY_{name}"),
     }
 }
 
@@ -204,16 +206,41 @@ impl TenantError {
             _ => false,
         }
     }
+
+    /// What a key's rule refused to the tenant of this name.
+    fn of_key(error: KeyError, name: &str) -> Self {
+        let name = name.to_owned();
+        match error {
+            KeyError::Unknown => Self::NoKey { name, key_id: String::new() },
+            KeyError::Dead(key_id) => Self::NoKey { name, key_id: key_id.to_string() },
+            KeyError::TooMany(scope, key_ids) => {
+                Self::TwoKeys { name, scope: scope.as_str(), key_ids: key_ids.iter().map(Uuid::to_string).collect() }
+            }
+            KeyError::Randomness(error) => error.into(),
+            KeyError::Database(error) => error.into(),
+        }
+    }
 }
+
+/// No such role, table or function.
+const UNMIGRATED: [&str; 4] = ["42704", "42P01", "42883", "22023"];
 
 impl From<tokio_postgres::Error> for TenantError {
     fn from(error: tokio_postgres::Error) -> Self {
         let reason = root_cause(&error);
-        // No such role, table or function.
-        let unmigrated = ["42704", "42P01", "42883", "22023"];
         match error.code() {
-            Some(code) if unmigrated.contains(&code.code()) => Self::NotMigrated(reason),
+            Some(code) if UNMIGRATED.contains(&code.code()) => Self::NotMigrated(reason),
             _ => Self::Database(reason),
+        }
+    }
+}
+
+impl From<DatabaseError> for TenantError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Refused { code, message } if UNMIGRATED.contains(&&*code) => Self::NotMigrated(message),
+            DatabaseError::Refused { message, .. } => Self::Database(message),
+            other => Self::Database(other.to_string()),
         }
     }
 }
@@ -234,14 +261,12 @@ pub(super) async fn provision(database: &Database, wanted: &Provision) -> Result
     }
     let mut client = migrate::connect(database).await?;
     let transaction = begin(&mut client).await?;
-    let (tenant, prefix, made) = tenant(&transaction, wanted).await?;
-    let live = transaction
-        .query_typed(
-            "SELECT 1 FROM public.api_keys WHERE tenant_id = $1 AND scope = $2 AND revoked_at IS NULL \
-             AND (expires_at IS NULL OR expires_at > now()) LIMIT 1",
-            &[(&tenant, Type::UUID), (&wanted.scope.as_str(), Type::TEXT)],
-        )
-        .await?;
+    let (tenant, made) = tenant(&transaction, wanted).await?;
+    let own = Own { transaction: &transaction, tenant };
+    if made {
+        note(&own, (PROVISIONED_BY, Action::TenantProvisioned, &wanted.name)).await?;
+    }
+    let live = keys_of::live(&own, wanted.scope).await?;
     let mut provisioned = Provisioned {
         tenant: wanted.name.clone(),
         org: wanted.org.clone(),
@@ -254,14 +279,13 @@ pub(super) async fn provision(database: &Database, wanted: &Provision) -> Result
         transaction.commit().await?;
         return Ok(provisioned);
     }
-    let key = api_keys::make(&prefix)?;
-    let by = Made { tenant, prefix: &prefix, scope: wanted.scope, label: "first", actor: "kahn tenant provision" };
-    by.keep(&transaction, &key).await?;
+    let first = Wanted { label: "first", scope: wanted.scope, by: PROVISIONED_BY };
+    let key = keys_of::make(&own, &first).await.map_err(|error| TenantError::of_key(error, &wanted.name))?;
     // The file is written before the commit and takes its name after it: a key is never committed and lost.
     let kept = wanted
         .env_file
         .as_deref()
-        .map(|path| EnvFile::prepare(path, &wanted.scope.variable(&wanted.name), &key.text))
+        .map(|path| EnvFile::prepare(path, &variable(wanted.scope, &wanted.name), &key.text))
         .transpose()?;
     transaction.commit().await?;
     // Before anything is printed: whoever reads that may have gone away, and the file is then the only place it is in.
@@ -270,9 +294,10 @@ pub(super) async fn provision(database: &Database, wanted: &Provision) -> Result
     Ok(provisioned)
 }
 
-/// The tenant of this org, made if there is none; its id, the prefix of its keys, and whether it is new. Sets the
-/// transaction's tenant.
-async fn tenant(transaction: &Transaction<'_>, wanted: &Provision) -> Result<(Uuid, String, bool), TenantError> {
+const PROVISIONED_BY: Actor<'_> = Actor::Command("kahn tenant provision");
+
+/// The tenant of this org, made if there is none, and whether it is new. Sets the transaction's tenant.
+async fn tenant(transaction: &Transaction<'_>, wanted: &Provision) -> Result<(TenantId, bool), TenantError> {
     let row = transaction.query_typed_one("SELECT public.kahn_tenant_of_org($1)", &[(&wanted.org, Type::TEXT)]).await?;
     let known: Option<Uuid> = row.try_get(0)?;
     let tenant = known.unwrap_or_else(Uuid::new_v4);
@@ -281,16 +306,13 @@ async fn tenant(transaction: &Transaction<'_>, wanted: &Provision) -> Result<(Uu
         .await?;
     if known.is_some() {
         let row = transaction
-            .query_typed_one(
-                "SELECT name, key_prefix FROM public.tenants WHERE tenant_id = $1",
-                &[(&tenant, Type::UUID)],
-            )
+            .query_typed_one("SELECT name FROM public.tenants WHERE tenant_id = $1", &[(&tenant, Type::UUID)])
             .await?;
-        let (name, prefix): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let name: String = row.try_get(0)?;
         if name != wanted.name {
             return Err(TenantError::OrgTaken { org: wanted.org.clone(), name });
         }
-        return Ok((tenant, prefix, false));
+        return Ok((TenantId(tenant), false));
     }
     if let Some(org) = orgs_of(transaction, &wanted.name).await?.pop() {
         return Err(TenantError::NameTaken { name: wanted.name.clone(), org: org.1 });
@@ -302,60 +324,24 @@ async fn tenant(transaction: &Transaction<'_>, wanted: &Provision) -> Result<(Uu
             &[(&tenant, Type::UUID), (&wanted.name, Type::TEXT), (&wanted.org, Type::TEXT), (&prefix, Type::TEXT)],
         )
         .await?;
-    Ok((tenant, prefix, true))
+    Ok((TenantId(tenant), true))
 }
 
-/// A new key, but for its secret.
-struct Made<'a> {
-    tenant: Uuid,
-    prefix: &'a str,
-    scope: KeyScope,
-    label: &'a str,
-    actor: &'a str,
+/// The owner's transaction, once it works for a tenant.
+struct Own<'a> {
+    transaction: &'a Transaction<'a>,
+    tenant: TenantId,
 }
 
-impl Made<'_> {
-    /// Keeps the key's hash; the key's id.
-    async fn keep(&self, transaction: &Transaction<'_>, key: &NewKey) -> Result<Uuid, TenantError> {
-        let key_id = Uuid::new_v4();
-        let hash = key.hash.as_slice();
-        transaction
-            .execute_typed(
-                "INSERT INTO public.api_keys (tenant_id, key_id, prefix, label, scope, key_sha256) VALUES ($1, $2, $3, $4, $5, $6)",
-                &[
-                    (&self.tenant, Type::UUID),
-                    (&key_id, Type::UUID),
-                    (&self.prefix, Type::TEXT),
-                    (&self.label, Type::TEXT),
-                    (&self.scope.as_str(), Type::TEXT),
-                    (&hash, Type::BYTEA),
-                ],
-            )
-            .await?;
-        note(transaction, self.tenant, (self.actor, "key_made", &key_id.to_string())).await?;
-        Ok(key_id)
+#[async_trait]
+impl OfTenant for Own<'_> {
+    fn tenant(&self) -> TenantId {
+        self.tenant
     }
-}
 
-/// Notes who did what with whom.
-async fn note(
-    transaction: &Transaction<'_>,
-    tenant: Uuid,
-    (actor, action, target): (&str, &str, &str),
-) -> Result<(), TenantError> {
-    transaction
-        .execute_typed(
-            "INSERT INTO public.activity (tenant_id, activity_id, actor, action, target) VALUES ($1, $2, $3, $4, $5)",
-            &[
-                (&tenant, Type::UUID),
-                (&Uuid::new_v4(), Type::UUID),
-                (&actor, Type::TEXT),
-                (&action, Type::TEXT),
-                (&target, Type::TEXT),
-            ],
-        )
-        .await?;
-    Ok(())
+    async fn rows(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DatabaseError> {
+        Ok(self.transaction.query_typed(sql, parameters).await?)
+    }
 }
 
 /// A transaction of the tables' owner, whoever logged in (so the walls are the same for a superuser and for a managed
@@ -381,19 +367,12 @@ async fn orgs_of(transaction: &Transaction<'_>, name: &str) -> Result<Vec<(Uuid,
 }
 
 /// The tenant of this name, which the transaction works for from here on.
-async fn enter(transaction: &Transaction<'_>, name: &str) -> Result<Uuid, TenantError> {
+async fn enter<'a>(transaction: &'a Transaction<'a>, name: &str) -> Result<Own<'a>, TenantError> {
     let [(tenant, _)] = orgs_of(transaction, name).await?[..] else {
         return Err(TenantError::NoTenant(name.to_owned()));
     };
     transaction
         .execute_typed("SELECT set_config('kahn.tenant_id', $1, true)", &[(&tenant.to_string(), Type::TEXT)])
         .await?;
-    Ok(tenant)
-}
-
-/// A moment of the database.
-fn moment(row: &Row, place: usize) -> Result<Option<Timestamp>, TenantError> {
-    let moment: Option<SystemTime> = row.try_get(place)?;
-    let millis = moment.map(|moment| moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis());
-    Ok(millis.map(|millis| Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))))
+    Ok(Own { transaction, tenant: TenantId(tenant) })
 }

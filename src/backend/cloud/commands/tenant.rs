@@ -9,8 +9,9 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::tenants::{KeyScope, Provision, Retention, Revoke, Rotate, SetPlan, TenantError};
+use super::tenants::{Provision, Retention, Revoke, Rotate, SetPlan, TenantError};
 use super::{BootError, owner, put_json, tenants};
+use crate::contract::KeyScope;
 
 /// Subcommands of `kahn tenant`.
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,10 @@ use std::fmt;
 use serde::Serialize;
 use tokio_postgres::types::Type;
 
-use super::{DatabaseError, Door, GRACE_HOURS, Query, RetentionError, TenantId, note, tenants};
+use super::{Action, Actor, DatabaseError, Door, GRACE_HOURS, Query, RetentionError, TenantId, note, tenants};
+
+/// Who `activity` says did it.
+const RESTORED_BY: Actor<'_> = Actor::Command("kahn retention restore");
 
 /// A run that is there.
 #[derive(Debug, Serialize)]
@@ -40,7 +43,7 @@ pub(crate) async fn restore(door: &Door, tenant: &str, run_id: &str) -> Result<R
                 let of_run = [(&id.0 as _, Type::UUID), (&run as _, Type::TEXT)];
                 let in_grace = [of_run[0].clone(), of_run[1].clone(), (&GRACE_HOURS as _, Type::INT4)];
                 if transaction.execute(restore, &in_grace).await? > 0 {
-                    note(transaction, id, ("run_restored", &run)).await?;
+                    note(transaction, (RESTORED_BY, Action::RunRestored, &run)).await?;
                     return Ok(Some(true));
                 }
                 let there = "SELECT 1 FROM runs WHERE tenant_id = $1 AND run_id = $2 AND deleted_at IS NULL";

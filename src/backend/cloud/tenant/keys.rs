@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Database, EnvFile, KeyScope, Made, TenantError, api_keys, begin, enter, migrate, moment, note};
+use super::{
+    Actor, Database, EnvFile, KeyError, KeyScope, TenantError, Wanted, begin, enter, keys_of, migrate, variable,
+};
 use crate::domain::Timestamp;
 
 /// A key in the place of another.
@@ -63,53 +64,28 @@ impl Rotated {
 pub(crate) async fn rotate(database: &Database, wanted: &Rotate) -> Result<Rotated, TenantError> {
     let mut client = migrate::connect(database).await?;
     let transaction = begin(&mut client).await?;
-    let tenant = enter(&transaction, &wanted.name).await?;
-    let scope = wanted.scope.as_str();
-    let live = transaction
-        .query_typed(
-            "SELECT key_id FROM public.api_keys WHERE tenant_id = $1 AND scope = $2 AND revoked_at IS NULL \
-             AND (expires_at IS NULL OR expires_at > now()) ORDER BY created_at, key_id",
-            &[(&tenant, Type::UUID), (&scope, Type::TEXT)],
-        )
-        .await?;
-    let live: Vec<Uuid> = live.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    if live.len() > 1 {
-        let key_ids = live.iter().map(Uuid::to_string).collect();
-        return Err(TenantError::TwoKeys { name: wanted.name.clone(), scope, key_ids });
-    }
-    let old = match live.first() {
-        Some(key_id) => {
-            let row = transaction
-                .query_typed_one(
-                    "UPDATE public.api_keys SET expires_at = least(expires_at, now() + make_interval(secs => $3)) \
-                     WHERE tenant_id = $1 AND key_id = $2 RETURNING expires_at",
-                    &[(&tenant, Type::UUID), (key_id, Type::UUID), (&wanted.overlap.as_secs_f64(), Type::FLOAT8)],
-                )
-                .await?;
-            note(&transaction, tenant, (ROTATED_BY, "key_given_an_end", &key_id.to_string())).await?;
-            Some(Ending { key_id: key_id.to_string(), expires: moment(&row, 0)? })
-        }
-        None => None,
-    };
-    let row = transaction
-        .query_typed_one("SELECT key_prefix FROM public.tenants WHERE tenant_id = $1", &[(&tenant, Type::UUID)])
-        .await?;
-    let prefix: String = row.try_get(0)?;
-    let key = api_keys::make(&prefix)?;
-    let by = Made { tenant, prefix: &prefix, scope: wanted.scope, label: "rotated", actor: ROTATED_BY };
-    let key_id = by.keep(&transaction, &key).await?.to_string();
+    let own = enter(&transaction, &wanted.name).await?;
+    let next = Wanted { label: "rotated", scope: wanted.scope, by: Actor::Command("kahn tenant rotate-key") };
+    let (key, old) = keys_of::replace(&own, wanted.overlap, &next)
+        .await
+        .map_err(|error| TenantError::of_key(error, &wanted.name))?;
     // As with the first key: the file is written before the commit, and takes its name after it.
     let kept = wanted
         .env_file
         .as_deref()
-        .map(|path| EnvFile::prepare(path, &wanted.scope.variable(&wanted.name), &key.text))
+        .map(|path| EnvFile::prepare(path, &variable(wanted.scope, &wanted.name), &key.text))
         .transpose()?;
     transaction.commit().await?;
     let kept_in = kept.map(EnvFile::take_place).transpose()?;
-    Ok(Rotated { tenant: wanted.name.clone(), scope, key_id, key: key.text, old, kept_in })
+    Ok(Rotated {
+        tenant: wanted.name.clone(),
+        scope: wanted.scope.as_str(),
+        key_id: key.shown.key_id,
+        key: key.text,
+        old: old.map(|old| Ending { key_id: old.key_id.to_string(), expires: old.expires }),
+        kept_in,
+    })
 }
-
-const ROTATED_BY: &str = "kahn tenant rotate-key";
 
 /// A key that ends now.
 pub(crate) struct Revoke {
@@ -149,26 +125,17 @@ pub(crate) async fn revoke(database: &Database, wanted: &Revoke) -> Result<Revok
     let key_id = Uuid::try_parse(&wanted.key_id).map_err(|_| no_key())?;
     let mut client = migrate::connect(database).await?;
     let transaction = begin(&mut client).await?;
-    let tenant = enter(&transaction, &wanted.name).await?;
-    let key = [(&tenant as _, Type::UUID), (&key_id as _, Type::UUID)];
-    let revoked = transaction
-        .execute_typed(
-            "UPDATE public.api_keys SET revoked_at = now() WHERE tenant_id = $1 AND key_id = $2 AND revoked_at IS NULL",
-            &key,
-        )
-        .await?;
-    if revoked > 0 {
-        note(&transaction, tenant, ("kahn tenant revoke-key", "key_revoked", &key_id.to_string())).await?;
-    }
-    let rows = transaction
-        .query_typed("SELECT revoked_at FROM public.api_keys WHERE tenant_id = $1 AND key_id = $2", &key)
-        .await?;
-    let row = rows.first().ok_or_else(no_key)?;
+    let own = enter(&transaction, &wanted.name).await?;
+    let revoked = keys_of::revoke(&own, key_id, Actor::Command("kahn tenant revoke-key"));
+    let revoked = revoked.await.map_err(|error| match error {
+        KeyError::Unknown => no_key(),
+        other => TenantError::of_key(other, &wanted.name),
+    })?;
     let done = Revoked {
         tenant: wanted.name.clone(),
         key_id: key_id.to_string(),
-        revoked: moment(row, 0)?,
-        was_live: revoked > 0,
+        revoked: revoked.at,
+        was_live: revoked.is_new,
     };
     transaction.commit().await?;
     Ok(done)

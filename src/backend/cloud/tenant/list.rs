@@ -4,11 +4,11 @@ use std::io::Write;
 
 use futures_util::future::join3;
 use serde::Serialize;
+use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
 
-use super::{Database, TenantError, begin, migrate, moment};
+use super::{Database, Key, TenantError, begin, migrate, moment, read_key};
 use crate::domain::Timestamp;
 
 /// A tenant.
@@ -21,19 +21,6 @@ pub(crate) struct Listed {
     retention_days: Option<i32>,
     made: Option<Timestamp>,
     keys: Vec<Key>,
-}
-
-/// A key, as far as it may be shown.
-#[derive(Debug, Serialize)]
-struct Key {
-    key_id: String,
-    label: String,
-    scope: String,
-    prefix: String,
-    created: Option<Timestamp>,
-    expires: Option<Timestamp>,
-    revoked: Option<Timestamp>,
-    last_used: Option<Timestamp>,
 }
 
 impl Listed {
@@ -102,17 +89,4 @@ async fn read(transaction: &Transaction<'_>, tenant: Uuid) -> Result<Option<List
         made: moment(row, 4)?,
         keys,
     }))
-}
-
-fn read_key(row: &Row) -> Result<Key, TenantError> {
-    Ok(Key {
-        key_id: row.try_get::<_, Uuid>(0)?.to_string(),
-        label: row.try_get(1)?,
-        scope: row.try_get(2)?,
-        prefix: row.try_get(3)?,
-        created: moment(row, 4)?,
-        expires: moment(row, 5)?,
-        revoked: moment(row, 6)?,
-        last_used: moment(row, 7)?,
-    })
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 use tokio_postgres::types::Type;
 
-use super::{Database, TenantError, begin, enter, migrate, note};
+use super::{Action, Actor, Database, OfTenant as _, TenantError, begin, enter, migrate, note};
 
 /// A tenant's plan, and what of it is its own.
 pub(crate) struct SetPlan {
@@ -57,7 +57,7 @@ impl Planned {
 
 /// Sets the plan, and the tenant's own days as wanted.
 pub(crate) async fn set_plan(database: &Database, wanted: &SetPlan) -> Result<Planned, TenantError> {
-    const BY: &str = "kahn tenant set-plan";
+    const BY: Actor<'_> = Actor::Command("kahn tenant set-plan");
     let mut client = migrate::connect(database).await?;
     let transaction = begin(&mut client).await?;
     let plans = transaction
@@ -67,32 +67,27 @@ pub(crate) async fn set_plan(database: &Database, wanted: &SetPlan) -> Result<Pl
     let Some(plan) = names.iter().position(|name| *name == wanted.plan).and_then(|place| plans.get(place)) else {
         return Err(TenantError::NoPlan { plan: wanted.plan.clone(), plans: names });
     };
-    let tenant = enter(&transaction, &wanted.name).await?;
-    let of_tenant = (&tenant as _, Type::UUID);
-    transaction
-        .execute_typed(
-            "UPDATE public.tenants SET plan = $2 WHERE tenant_id = $1",
-            &[of_tenant.clone(), (&wanted.plan, Type::TEXT)],
-        )
-        .await?;
-    note(&transaction, tenant, (BY, "plan_set", &wanted.plan)).await?;
+    let own = enter(&transaction, &wanted.name).await?;
+    let of_tenant = (&own.tenant.0 as _, Type::UUID);
+    // Only what changes is noted: each statement gives a row where it changed something.
+    let sql = "UPDATE public.tenants SET plan = $2 WHERE tenant_id = $1 AND plan <> $2 RETURNING plan";
+    if !own.rows(sql, &[of_tenant.clone(), (&wanted.plan as _, Type::TEXT)]).await?.is_empty() {
+        note(&own, (BY, Action::PlanChanged, &wanted.plan)).await?;
+    }
     match wanted.retention {
         Retention::AsItIs => {}
         Retention::Default => {
-            transaction
-                .execute_typed("DELETE FROM public.retention WHERE tenant_id = $1", std::slice::from_ref(&of_tenant))
-                .await?;
-            note(&transaction, tenant, (BY, "retention_set", "default")).await?;
+            let sql = "DELETE FROM public.retention WHERE tenant_id = $1 RETURNING days";
+            if !own.rows(sql, std::slice::from_ref(&of_tenant)).await?.is_empty() {
+                note(&own, (BY, Action::RetentionChanged, "default")).await?;
+            }
         }
         Retention::Days(days) => {
-            transaction
-                .execute_typed(
-                    "INSERT INTO public.retention (tenant_id, days) VALUES ($1, $2) \
-                     ON CONFLICT (tenant_id) DO UPDATE SET days = excluded.days, set_at = now()",
-                    &[of_tenant.clone(), (&days, Type::INT4)],
-                )
-                .await?;
-            note(&transaction, tenant, (BY, "retention_set", &days.to_string())).await?;
+            let sql = "INSERT INTO public.retention AS own (tenant_id, days) VALUES ($1, $2) ON CONFLICT (tenant_id) \
+                       DO UPDATE SET days = excluded.days, set_at = now() WHERE own.days <> excluded.days RETURNING days";
+            if !own.rows(sql, &[of_tenant.clone(), (&days as _, Type::INT4)]).await?.is_empty() {
+                note(&own, (BY, Action::RetentionChanged, &days.to_string())).await?;
+            }
         }
     }
     let own = transaction.query_typed("SELECT days FROM public.retention WHERE tenant_id = $1", &[of_tenant]).await?;

@@ -1,68 +1,23 @@
 //! Plans and usage. If these fail, somebody pays for what they did not use, or a plan that was set does not hold.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use kahn::backend::Options;
-use kahn::config::{Config, Typed};
-use kahn::contract::{Access, Principal, Refusal, RequestFacts, Scope, StoreError};
-use kahn::http;
-use kahn::services::{Services, SystemClock};
+use kahn::contract::{Principal, StoreError};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use super::cluster::{Database, runtime};
-use super::library::{open, part, somebody};
+use super::library::{admin, open, part, served, somebody};
 use super::tenants::{done, list, refusal};
-use super::{MODE, serve, tenant};
-use crate::support::{Answer, request};
-
-/// A door that lets everybody in as this principal.
-struct Everybody(Principal);
-
-#[async_trait]
-impl Access for Everybody {
-    fn screen(&self, _request: &RequestFacts) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    async fn authenticate(&self, _request: &RequestFacts) -> Result<Principal, Refusal> {
-        Ok(self.0.clone())
-    }
-}
-
-/// Asks a server in this process, where everybody is this principal.
-fn with_server(database: &Database, who: &Principal, ask: impl FnOnce(&dyn Fn(&str) -> Answer)) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("its address"));
-    let (stop, stopped) = oneshot::channel::<()>();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            actix_web::rt::System::new().block_on(async {
-                let mut backend = open(database, 2).await;
-                backend.access = Arc::new(Everybody(who.clone()));
-                let config = Config::check(&Typed::default(), &Options::defaults(), &mut Vec::new());
-                let services = Services::start(backend, Arc::new(SystemClock), MODE, &config);
-                http::serve(listener, services, 100, async { drop(stopped.await) }).await.expect("it serves");
-            });
-        });
-        // Dropped also when an assertion fails.
-        let _stop = stop;
-        ask(&|target| request(&url, ("GET", target), &[], None));
-    });
-}
-
-fn admin(database: &Database, name: &str) -> Principal {
-    Principal { scopes: vec![Scope::Admin], ..somebody(database, name) }
-}
+use super::{serve, tenant};
+use crate::support::request;
 
 #[test]
 fn an_admin_sees_plan_and_usage_of_their_own_tenant() {
     let database = Database::fresh();
     let who = admin(&database, "acme");
     somebody(&database, "other");
-    with_server(&database, &who, |get| {
+    served(&database, &who, |url| {
+        let get = |target: &str| request(url, ("GET", target), &[], None);
         let billing = || get("/api/billing");
         let fresh = r#"{"plan":"beta","retention_days":90,"rate_per_s":1000,"burst":20000,"usage":[]}"#;
         assert_eq!(billing().text(), fresh);
@@ -129,7 +84,7 @@ fn a_plan_is_set_only_as_it_can_be() {
     assert_eq!(database.admin(kept), [["beta", "0"]]);
     done(&database, &["set-plan", "acme", "beta", "--retention-days", "36500", "--json"]);
     let noted = "SELECT action, target FROM activity WHERE actor = 'kahn tenant set-plan' ORDER BY action";
-    assert_eq!(database.admin(noted), [["plan_set", "beta"], ["retention_set", "36500"]]);
+    assert_eq!(database.admin(noted), [["retention_changed", "36500"]], "the plan was beta before");
 }
 
 /// Retries, overlaps and refusals are a producer's daily bread.

@@ -2,6 +2,8 @@
 //!
 //! The server under test always logs in as kahn_app: as a superuser it would pass every test of the walls.
 
+mod account;
+mod activity;
 mod airlock;
 mod billing;
 mod boot;
