@@ -1,10 +1,8 @@
 //! Who asks: a bearer token, told apart by its shape.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
-use super::bearer::Bearer;
+use super::bearer::{Bearer, Use};
 use super::failures::Failures;
 use super::provider::Provider;
 use super::rate_limit::RateLimits;
@@ -22,9 +20,6 @@ pub(super) struct TenantAccess {
     bearer: Bearer,
     limits: RateLimits,
     failures: Failures,
-    /// Who may come in otherwise than by key: the provider, and what browsers and addresses need.
-    entry: Entry,
-    provider: Option<Arc<Provider>>,
     /// People with browsers, where they can sign in.
     sessions: Option<Sessions>,
 }
@@ -33,9 +28,11 @@ impl TenantAccess {
     pub(super) fn new(door: Door, entry: Entry) -> Self {
         let provider = entry.provider.clone().map(Provider::new);
         let limits = RateLimits::new(door.clone());
-        let sessions = Sessions::new(&entry, provider.as_ref(), &Tenants::new(door.clone()));
-        let failures = Failures::new(entry.failures, entry.trusted_proxies.clone());
-        Self { bearer: Bearer::new(door, provider.clone()), limits, failures, entry, provider, sessions }
+        let tenants = Tenants::new(door.clone());
+        let sessions = Sessions::new(&entry, provider.as_ref(), &tenants);
+        let failures = Failures::new(entry.failures, entry.trusted_proxies);
+        let bearer = Bearer::new(door, provider.map(|provider| (provider, tenants)));
+        Self { bearer, limits, failures, sessions }
     }
 
     /// Who asks, whatever became of others from the same address.
@@ -53,7 +50,8 @@ impl TenantAccess {
             return Err(Refusal::NoCredentials);
         }
         let token = token.trim_matches(' ');
-        self.bearer.holder(token).await.map(Arc::unwrap_or_clone)
+        let purpose = if request.is_websocket { Use::Socket } else { Use::Request };
+        self.bearer.holder(token, purpose).await
     }
 }
 

@@ -114,6 +114,14 @@ impl Discovery {
         }
     }
 
+    /// Asks again; what was read before stays where that fails.
+    pub(super) async fn renew(&self) -> Result<(), DiscoveryError> {
+        // Asked before the lock: nobody who has a use for the old one waits.
+        let read = Arc::new(self.read().await?);
+        *self.state.lock().await = State::Read(read);
+        Ok(())
+    }
+
     async fn read(&self) -> Result<Discovered, DiscoveryError> {
         let address = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
         let said = self.asker.get(&address).await?;

@@ -17,6 +17,7 @@ const ISSUER: &str = "KAHN_OIDC_ISSUER";
 const AUDIENCE: &str = "KAHN_OIDC_AUDIENCE";
 const CLIENT_ID: &str = "KAHN_OIDC_CLIENT_ID";
 const CLIENT_SECRET_FILE: &str = "KAHN_OIDC_CLIENT_SECRET_FILE";
+const DEFAULT_LONGEST_LIFE_S: u32 = 24 * 60 * 60;
 const DEFAULT_ORG_CLAIM: &str = "org_id";
 /// How often an address may send bad credentials: more than people mistype, less than guessing needs.
 const FAILURES: Flow = Flow { rate_per_s: 5, burst: 100 };
@@ -47,6 +48,9 @@ pub(super) struct EntryOptions {
     /// Which access tokens are let in: compat (typ at+jwt, JWT or none) or strict (at+jwt alone) [default: compat]
     #[arg(long, env = "KAHN_OIDC_TYP", value_name = "compat|strict")]
     oidc_typ: Option<String>,
+    /// Seconds that a signed token may be good for at the most [default: 86400]
+    #[arg(long, env = "KAHN_OIDC_LONGEST_LIFE", value_name = "SECONDS")]
+    oidc_longest_life: Option<String>,
     /// The address that people see, as in https://kahn.example.org
     #[arg(long, env = "KAHN_PUBLIC_URL", value_name = "URL")]
     public_url: Option<String>,
@@ -97,6 +101,8 @@ pub(super) struct ProviderSettings {
     pub(super) org_claim: String,
     /// Which `typ` is let in.
     pub(super) typ: Typ,
+    /// How far ahead, in seconds, the end of a signed token may be.
+    pub(super) longest_life_s: f64,
 }
 
 /// Which `typ` an access token may have.
@@ -163,6 +169,11 @@ pub(super) enum EntryMistake {
     /// A word that is none of the two.
     #[error("--oidc-typ (KAHN_OIDC_TYP) is {0:?}; write it as --oidc-typ compat, or strict")]
     UnknownTyp(String),
+    /// A life that is no number.
+    #[error(
+        "--oidc-longest-life (KAHN_OIDC_LONGEST_LIFE) is {0:?}, which is no whole number of seconds from 1; leave it out for a day"
+    )]
+    NoLife(String),
     /// A claim that cannot be named so.
     #[error(
         "--oidc-org-claim (KAHN_OIDC_ORG_CLAIM) is {0:?}, which other claims have a meaning for; leave it out for org_id"
@@ -277,6 +288,14 @@ impl EntryOptions {
                 Typ::Strict
             }
         };
+        let longest_life_s = match given(&self.oidc_longest_life).map(|text| (text, text.parse::<u32>())) {
+            None => DEFAULT_LONGEST_LIFE_S,
+            Some((_, Ok(seconds))) if seconds > 0 => seconds,
+            Some((text, _)) => {
+                keep(EntryMistake::NoLife(text.to_owned()));
+                DEFAULT_LONGEST_LIFE_S
+            }
+        };
         let org_claim = given(&self.oidc_org_claim).unwrap_or(DEFAULT_ORG_CLAIM);
         if ["iss", "aud", "exp", "nbf", "iat", "jti", "sub", "client_id", "scope", "scp", "cnf", "typ", "active"]
             .contains(&org_claim)
@@ -290,6 +309,7 @@ impl EntryOptions {
             client_secret: client_secret?,
             org_claim: org_claim.to_owned(),
             typ,
+            longest_life_s: longest_life_s.into(),
         })
     }
 }

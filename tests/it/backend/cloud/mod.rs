@@ -5,6 +5,7 @@
 mod account;
 mod activity;
 mod airlock;
+mod bearer;
 mod billing;
 mod boot;
 mod cluster;
