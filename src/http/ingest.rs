@@ -349,6 +349,9 @@ impl Batch {
         for run in &self.runs {
             if from_seq.is_none() && !run.begins_with_start {
                 let known = services.store.summary(who, &run.run_id).await?;
+                if known.is_none() {
+                    refuse_when_gone(services, (who, run)).await?;
+                }
                 let next_seq = known.map_or(0, |known| known.next_seq);
                 let detail = format!(
                     "the events of run {} do not begin with a start event; say with from_seq where they go",
@@ -359,6 +362,17 @@ impl Batch {
             parts.push(Part { run_id: run.run_id.clone(), from_seq: from_seq.unwrap_or(0), lines: run.lines.clone() });
         }
         Ok(parts)
+    }
+}
+
+/// A run that was deleted is in no answer, like one that never was; only a write tells them apart. This one is far behind any
+/// run's end, so nothing ever comes of it.
+async fn refuse_when_gone(services: &Services, (who, run): (&Principal, &RunLines)) -> Result<(), ApiError> {
+    let lines = run.lines.iter().take(1).cloned().collect();
+    let nowhere = Part { run_id: run.run_id.clone(), from_seq: MAX_INT, lines };
+    match services.store.append(who, vec![nowhere]).await {
+        Err(gone @ StoreError::Gone { .. }) => Err(gone.into()),
+        _ => Ok(()),
     }
 }
 

@@ -9,8 +9,6 @@
 mod job;
 mod restore;
 
-use std::fmt;
-
 use serde::Serialize;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -102,8 +100,18 @@ impl Went {
     }
 }
 
-impl fmt::Display for Went {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Went {
+    /// What a person reads once it is done.
+    pub(super) fn done(&self) -> String {
+        self.sentence(["deleted", "removed for good"])
+    }
+
+    /// What a person reads before.
+    pub(super) fn due(&self) -> String {
+        self.sentence(["would be deleted", "would be removed for good"])
+    }
+
+    fn sentence(&self, [first, then]: [&str; 2]) -> String {
         const NAMED: usize = 10;
         let runs = |runs: &[String]| match runs.len() {
             0 => "none".to_owned(),
@@ -111,7 +119,7 @@ impl fmt::Display for Went {
             count => format!("{count} ({} and more)", runs[..NAMED].join(", ")),
         };
         let Self { tenant, retention_days, deleted, removed } = self;
-        write!(f, "{tenant}: past {retention_days} days: {}; for good: {}", runs(deleted), runs(removed))
+        format!("{tenant}: past {retention_days} days, {first}: {}; {then}: {}", runs(deleted), runs(removed))
     }
 }
 

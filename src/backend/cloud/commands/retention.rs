@@ -82,7 +82,7 @@ impl RetentionOptions {
             if self.common.json {
                 put_json(out, &went)?;
             } else if !went.is_empty() {
-                writeln!(out, "{went}")?;
+                writeln!(out, "{}", if self.dry_run { went.due() } else { went.done() })?;
             }
             Ok(())
         };

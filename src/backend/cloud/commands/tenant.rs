@@ -1,6 +1,6 @@
 //! `kahn tenant`, over the owner's DSN.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -148,7 +148,11 @@ impl TenantCommand {
             }
             Self::List(_) => {
                 for tenant in tenants::list(&database).await? {
-                    say(out, json, &tenant, |out| tenant.tell(out))?;
+                    match say(out, json, &tenant, |out| tenant.tell(out)) {
+                        // `| head` has seen enough. What is only said once is another matter.
+                        Err(TenantError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => break,
+                        said => said?,
+                    }
                 }
                 Ok(())
             }

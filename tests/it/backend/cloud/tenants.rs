@@ -169,3 +169,22 @@ fn unknown_tenants_and_senseless_overlaps_change_nothing() {
     assert!(taken.1.contains("the tenant acme belongs to the org org_acme"), "{}", taken.1);
     assert_eq!(database.admin("SELECT * FROM api_keys ORDER BY key_id"), before);
 }
+
+/// As with other tools: `| head` is no mistake. A key that nobody read is one.
+#[test]
+fn a_reader_that_has_seen_enough_of_the_list_is_no_failure() {
+    let database = Database::fresh();
+    tenant(&database, "acme");
+    let without_reader = |args: &[&str]| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kahn"));
+        command.args(args).env("KAHN_ADMIN_DATABASE_URL", database.admin_dsn()).stdout(writer);
+        let output = command.stderr(std::process::Stdio::piped()).output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for args in [["tenant", "list"].as_slice(), &["tenant", "list", "--json"]] {
+        assert_eq!(without_reader(args), (Some(0), String::new()), "{args:?}");
+    }
+    assert_eq!(without_reader(&["tenant", "rotate-key", "acme"]).0, Some(1));
+}
