@@ -20,7 +20,7 @@ impl Job {
             loop {
                 let done = run(&database, &door, |went| {
                     if !went.is_empty() {
-                        log::info!("retention: {went}");
+                        log::info!("retention: {}", went.done());
                     }
                     Ok(())
                 });
