@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::http::header::HeaderMap;
 use actix_web::http::{StatusCode, header};
@@ -16,7 +16,7 @@ use super::answer;
 use super::error::{ApiError, allowed};
 use super::moment::run_id;
 use super::params::Params;
-use super::principal::{authorize, authorize_ingest, charge};
+use super::principal::{authorize, authorize_ingest, charge, still_may};
 use super::room::Room;
 use super::view::{AppendedView, PositionView};
 use crate::contract::{Cost, GraphPut, Part, Principal, ReadLimit, Scope, StoreError};
@@ -37,6 +37,8 @@ const MAX_RATIO: usize = 100;
 const MAX_WARNINGS: usize = 100;
 /// How long a body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// A body that took longer is stored only if whoever sent it still may.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How much of a log is read at a time for its digest.
 const DIGEST_PAGE: ReadLimit = ReadLimit { lines: 5000, bytes: 1024 * 1024 };
 
@@ -54,6 +56,7 @@ pub(super) async fn transitions(
     let announced = fewest_events(&request, is_gzip);
     charge(&services, &request, (&who, Cost::AnnouncedEvents(announced))).await?;
     let mut room = Room::of_ingest(&services);
+    let began = Instant::now();
     let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
     let read = away(move || {
         let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
@@ -67,6 +70,9 @@ pub(super) async fn transitions(
             return Err(problem);
         }
     };
+    if began.elapsed() > ASK_AGAIN_AFTER {
+        still_may(&services, &request, (&who, Scope::Ingest)).await?;
+    }
     charge(&services, &request, (&who, Cost::Events(batch.events()))).await?;
     let services = services.get_ref().clone();
     let appended = whole(async move {
@@ -102,7 +108,11 @@ pub(super) async fn put_graph(
     }
     refuse_when_read_only(&services)?;
     let mut room = Room::of_ingest(&services);
+    let began = Instant::now();
     let body = read_body(&request, payload, &mut room, ("graph_too_large", MAX_GRAPH_BYTES)).await?;
+    if began.elapsed() > ASK_AGAIN_AFTER {
+        still_may(&services, &request, (&who, Scope::Ingest)).await?;
+    }
     let (services, named) = (services.get_ref().clone(), run_id.clone());
     let written = whole(async move {
         let parsed = body.clone();

@@ -22,7 +22,7 @@ use super::answer::{self, Answer};
 use super::error::ApiError;
 use super::principal::authorize;
 use super::{diagnostics, meta, runs};
-use crate::contract::Scope;
+use crate::contract::{PrincipalKind, Scope};
 use crate::domain::RunId;
 use crate::domain::event::Kind;
 use crate::domain::id::sha256_hex;
@@ -166,26 +166,36 @@ impl File {
 /// Every page of the UI: the same one, which looks at its address itself.
 pub(super) async fn index(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let page = request.path().split('/').nth(1).unwrap_or_default();
-    send(&request, Ui::get().page(page))
+    Ok(send(&request, Ui::get().page(page), Keep::ToCompare))
 }
 
 /// The page of a run, with what it would ask first, if whoever asks may see that.
 pub(super) async fn run(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
-    let Some((kind, answers)) = first_answers(&request, &services).await else {
-        return send(&request, Ui::get().page(A_RUN));
+    let Some((keep, kind, answers)) = first_answers(&request, &services).await else {
+        return Ok(send(&request, Ui::get().page(A_RUN), Keep::ToCompare));
     };
     let mut page = Ui::get().page(if kind == Some(Kind::Agent) { AN_AGENTS_RUN } else { A_RUN });
     if let Some(at) = page.find("<div id=\"app\">").filter(|_| answers.len() <= MOST_ANSWERS) {
         page.insert_str(at, &format!("<script type=\"application/json\" id=\"boot\">{answers}</script>\n"));
     }
-    send(&request, page)
+    Ok(send(&request, page, keep))
+}
+
+/// Whether a browser may keep a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// It asks whether the page is still the same.
+    ToCompare,
+    /// What a person saw is not to come back, by the back button or from a disk, once they have signed out.
+    Never,
 }
 
 /// Past this the browser asks by itself: the page is not to wait for a large answer.
 const MOST_ANSWERS: usize = 256 * 1024;
 
-/// What kind of run it is, and bodies by address, as JSON that is safe inside of HTML; `None` where anything is in the way.
-async fn first_answers(request: &HttpRequest, services: &Services) -> Option<(Option<Kind>, String)> {
+/// Whether they may be kept, what kind of run it is, and bodies by address, as JSON that is safe inside of HTML; `None` where
+/// anything is in the way.
+async fn first_answers(request: &HttpRequest, services: &Services) -> Option<(Keep, Option<Kind>, String)> {
     let who = authorize(services, request, Scope::Read).await.ok()?;
     let run_id = RunId::parse(request.match_info().get("run_id")?)?;
     let (of_run, of_diagnostics) = (format!("/api/runs/{run_id}"), format!("/api/runs/{run_id}/diagnostics"));
@@ -199,14 +209,18 @@ async fn first_answers(request: &HttpRequest, services: &Services) -> Option<(Op
     answers.extend(graph.and_then(|(graph, _)| Some((format!("{of_run}/graph"), text(&graph.bytes)?))));
     answers.insert(of_run, text(&state.body)?);
     answers.insert(of_diagnostics, text(&findings.body)?);
+    let keep = if who.kind == PrincipalKind::User { Keep::Never } else { Keep::ToCompare };
     // Text of producers must not end the element, nor begin a comment in it.
-    Some((kind, serde_json::to_string(&answers).ok()?.replace('<', "\\u003c")))
+    Some((keep, kind, serde_json::to_string(&answers).ok()?.replace('<', "\\u003c")))
 }
 
-fn send(request: &HttpRequest, page: String) -> Result<HttpResponse, ApiError> {
+fn send(request: &HttpRequest, page: String, keep: Keep) -> HttpResponse {
     let etag = sha256_hex(page.as_bytes());
-    let answer = Answer { content_type: "text/html; charset=utf-8", etag_source: &etag, headers: Vec::new() };
-    Ok(answer::send(request, answer, page.into()))
+    let headers = match keep {
+        Keep::ToCompare => Vec::new(),
+        Keep::Never => vec![(header::CACHE_CONTROL, "no-store".to_owned())],
+    };
+    answer::send(request, Answer { content_type: "text/html; charset=utf-8", etag_source: &etag, headers }, page.into())
 }
 
 /// A file of the UI. Another hash is that of another version: the page that asks for it is to be loaded anew.

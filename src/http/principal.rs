@@ -71,6 +71,17 @@ async fn identify(services: &Services, request: &HttpRequest) -> Result<Principa
     Ok(services.access.authenticate(&facts_of(request)).await?)
 }
 
+/// Asks again about somebody who was let in to write a while ago: a right that ended meanwhile stores nothing.
+pub(super) async fn still_may(
+    services: &Services,
+    request: &HttpRequest,
+    (who, scope): (&Principal, Scope),
+) -> Result<(), ApiError> {
+    let now = services.access.authenticate(&facts_of(request).without_origin_of_connection()).await?;
+    now.require(scope)?;
+    if now.tenant == who.tenant { Ok(()) } else { Err(Refusal::BadToken.into()) }
+}
+
 /// What the door looked at, or would.
 pub(super) fn facts_of(request: &HttpRequest) -> Arc<RequestFacts> {
     let seen = request.extensions().get::<Arc<RequestFacts>>().map(Arc::clone);

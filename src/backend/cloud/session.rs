@@ -5,6 +5,7 @@
 //! is this server's own.
 
 mod ended;
+mod id_token;
 mod return_to;
 mod seal;
 
@@ -14,14 +15,23 @@ use std::time::SystemTime;
 use openidconnect::url::Url;
 use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
 
 use self::ended::Ended;
+use self::id_token::Wanted;
 use self::return_to::return_to;
 use self::seal::{Kept, Seal};
+use super::account::activity::{Action, Actor, note};
+use super::bearer::Bearer;
+use super::jwks::Verdict;
+use super::jws::{self, Jws};
 use super::provider::Provider;
+use super::scope::{DatabaseError, Door};
 use super::settings::{Entry, ProviderSettings, Secret};
+use super::store;
 use super::tenants::Tenants;
 use crate::contract::{Principal, PrincipalKind, Redirection, Refusal, RequestFacts, Scope, SignStep};
+use crate::domain::id::sha256_hex;
 
 /// How long a person may take at the provider.
 const SIGN_IN_LASTS_S: u64 = 10 * 60;
@@ -39,6 +49,7 @@ pub(super) struct Sessions {
     origin: Arc<str>,
     seal: Seal,
     tenants: Tenants,
+    door: Door,
     signed_out: Ended,
     used: Ended,
 }
@@ -63,6 +74,14 @@ enum Granted {
     Admin,
 }
 
+/// What the provider gives for a code; of the rest nothing is used.
+#[derive(Deserialize)]
+struct Tokens {
+    access_token: String,
+    token_type: String,
+    id_token: String,
+}
+
 /// What a browser keeps until its person is back from the provider.
 #[derive(Serialize, Deserialize)]
 struct SignIn {
@@ -75,13 +94,14 @@ struct SignIn {
 
 impl Sessions {
     /// `None` where nobody can sign in: no provider, no address that people see, or no key.
-    pub(super) fn new(entry: &Entry, provider: Option<&Arc<Provider>>, tenants: &Tenants) -> Option<Self> {
+    pub(super) fn new(entry: &Entry, provider: Option<&Arc<Provider>>, (tenants, door): (&Tenants, &Door)) -> Option<Self> {
         let (provider, origin, key) = (provider?, entry.public_url.as_ref()?, entry.session_key.as_ref()?);
         Some(Self {
             provider: Arc::clone(provider),
             origin: Arc::clone(origin),
             seal: Seal::new(key, provider.settings(), origin),
             tenants: tenants.clone(),
+            door: door.clone(),
             signed_out: Ended::new(MOST_ENDED),
             used: Ended::new(MOST_ENDED),
         })
@@ -93,12 +113,16 @@ impl Sessions {
         if !self.is_own_page(request) {
             return Err(Refusal::ForeignOrigin);
         }
+        self.principal(&session).await
+    }
+
+    async fn principal(&self, session: &Session) -> Result<Principal, Refusal> {
         let org = session.org.as_deref().ok_or(Refusal::NoTenant)?;
         Ok(Principal {
             kind: PrincipalKind::User,
             tenant: Some(self.tenants.of_org(org).await?),
-            user: session.user,
-            scopes: session.scopes.into_iter().map(Scope::from).collect(),
+            user: session.user.clone(),
+            scopes: session.scopes.iter().copied().map(Scope::from).collect(),
         })
     }
 
@@ -124,10 +148,15 @@ impl Sessions {
     }
 
     /// A step of the way in or out.
-    pub(super) async fn step(&self, request: &RequestFacts, step: SignStep) -> Result<Redirection, Refusal> {
+    pub(super) async fn step(
+        &self,
+        request: &RequestFacts,
+        step: SignStep,
+        bearer: &Bearer,
+    ) -> Result<Redirection, Refusal> {
         match step {
             SignStep::In { return_to } => self.begin(return_to.as_deref()).await,
-            SignStep::Back { .. } => Err(failed(&"it is not built yet")),
+            SignStep::Back { answer } => self.finish(request, &answer, bearer).await,
             SignStep::Out => self.end(request).await,
         }
     }
@@ -160,6 +189,147 @@ impl Sessions {
         Ok(Redirection { location: address.into(), cookies: vec![cookie] })
     }
 
+    /// What the provider answered counts if this browser began it, once; then the code becomes tokens, and these say who
+    /// it is and what they may do.
+    async fn finish(
+        &self,
+        request: &RequestFacts,
+        answer: &[(String, String)],
+        bearer: &Bearer,
+    ) -> Result<Redirection, Refusal> {
+        let kept = self.seal.open::<SignIn>(Kept::SignIn, &request.cookies).map_err(|unfit| failed(&unfit))?;
+        let sign_in = kept.ok_or_else(|| failed(&"this browser began none"))?;
+        if sign_in.until <= now() || self.used.has(&sign_in.state) {
+            return Err(failed(&"it is over"));
+        }
+        let code = self.code(answer, &sign_in.state).await?;
+        let tokens = self.exchange(code, &sign_in.verifier).await?;
+        let subject = self.subject(&tokens.id_token, &sign_in.nonce).await?;
+        let grant = bearer.grant(&tokens.access_token).await.map_err(|refusal| match refusal {
+            Refusal::BadToken => failed(&"the access token does not count"),
+            other => other,
+        })?;
+        if grant.kind != PrincipalKind::User || grant.user != subject {
+            return Err(failed(&"the two tokens are not about the same person"));
+        }
+        if !self.used.add(&sign_in.state, sign_in.until, now()) {
+            return Err(failed(&"it is over"));
+        }
+        let session = Session {
+            id: CsrfToken::new_random().into_secret(),
+            user: subject,
+            org: grant.org.clone(),
+            scopes: grant.scopes.iter().map(|scope| Granted::from(*scope)).collect(),
+            until: now() + SESSION_LASTS_S,
+        };
+        let cookie = self.seal.keep(Kept::Session, &session, SESSION_LASTS_S).map_err(|unfit| failed(&unfit))?;
+        self.tell(&session, Action::SignedIn).await?;
+        Ok(Redirection { location: sign_in.return_to, cookies: vec![cookie, self.seal.forget(Kept::SignIn)] })
+    }
+
+    /// The code that the provider sent for this sign-in.
+    async fn code<'a>(&self, answer: &'a [(String, String)], state: &str) -> Result<&'a str, Refusal> {
+        let one = |name: &str| {
+            let mut values = answer.iter().filter(|(given, _)| given == name).map(|(_, value)| value.as_str());
+            let first = values.next();
+            if values.next().is_some() { Err(failed(&format!("{name} came twice"))) } else { Ok(first) }
+        };
+        if !one("state")?.is_some_and(|given| bool::from(given.as_bytes().ct_eq(state.as_bytes()))) {
+            return Err(failed(&"its state is another one"));
+        }
+        // RFC 9207: an answer of another provider was meant for another client.
+        let issuer = &self.provider.settings().issuer;
+        match one("iss")? {
+            Some(given) if given != issuer => return Err(failed(&"it comes from another provider")),
+            None if self.provider.discovered().await?.authorization_response_iss_parameter_supported => {
+                return Err(failed(&"it does not say which provider it comes from"));
+            }
+            Some(_) | None => {}
+        }
+        if let Some(error) = one("error")? {
+            let shown: String = error.chars().take(40).collect();
+            return Err(failed(&format!("the provider said {shown:?}")));
+        }
+        one("code")?.filter(|code| !code.is_empty()).ok_or_else(|| failed(&"it has no code"))
+    }
+
+    /// What the provider gives for a code.
+    async fn exchange(&self, code: &str, verifier: &str) -> Result<Tokens, Refusal> {
+        let discovered = self.provider.discovered().await?;
+        let address = address(discovered.token_endpoint.as_deref(), &self.provider)?;
+        let callback = self.callback();
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", &callback),
+            ("code_verifier", verifier),
+        ];
+        let said = self.provider.asker().post(address.as_str(), self.provider.settings(), &form).await;
+        let said = said.map_err(|error| {
+            log::error!("a sign-in has to wait: {error}");
+            self.provider.unavailable()
+        })?;
+        match said.status {
+            200 => {}
+            400 => return Err(failed(&"the provider does not take the code")),
+            status => {
+                log::error!(
+                    "a sign-in has to wait: {address} answered {status}; were KAHN_OIDC_CLIENT_ID and its secret right?"
+                );
+                return Err(self.provider.unavailable());
+            }
+        }
+        let tokens: Tokens = serde_json::from_slice(&said.body).map_err(|_| failed(&"the provider's tokens are none"))?;
+        if tokens.token_type.eq_ignore_ascii_case("bearer") {
+            Ok(tokens)
+        } else {
+            Err(failed(&"the access token is no bearer token"))
+        }
+    }
+
+    /// Who an ID token is about: verified as strictly as any token.
+    async fn subject(&self, token: &str, nonce: &str) -> Result<String, Refusal> {
+        let jws = Jws::parse(token).map_err(|fault| failed(&fault))?;
+        let keys = self.provider.jwks();
+        let verdict = match keys.usable().await?.judge(&jws) {
+            Verdict::UnknownKey => keys.after_unknown().await?.judge(&jws),
+            verdict => verdict,
+        };
+        let payload = match verdict {
+            Verdict::Signed(payload) => payload,
+            Verdict::Refused(fault) => return Err(failed(&fault)),
+            Verdict::UnknownKey => return Err(failed(&"the provider has no key of the ID token's")),
+        };
+        let claims = jws::object(&payload, "claims").map_err(|fault| failed(&fault))?;
+        let settings = self.provider.settings();
+        let wanted = Wanted { issuer: &settings.issuer, client_id: &settings.client_id, nonce, now: now() };
+        id_token::subject(jws.typ(), &claims, &wanted).map_err(|misfit| failed(&misfit))
+    }
+
+    /// Notes in the tenant's activity that somebody came or went. Whoever belongs to no tenant is noted nowhere.
+    async fn tell(&self, session: &Session, action: Action) -> Result<(), Refusal> {
+        let who = match self.principal(session).await {
+            Ok(who) => who,
+            Err(Refusal::NoTenant) => return Ok(()),
+            Err(refusal) => return Err(refusal),
+        };
+        let Ok(tenant) = store::tenant(&who) else { return Ok(()) };
+        // Enough to tell sessions apart, and nothing that opens one.
+        let target: String = sha256_hex(session.id.as_bytes()).chars().take(8).collect();
+        let (who, target) = (Arc::new(who), Arc::<str>::from(target));
+        let noted: Result<(), DatabaseError> = self
+            .door
+            .write("signed", tenant, move |transaction| {
+                let (who, target) = (Arc::clone(&who), Arc::clone(&target));
+                Box::pin(async move { note(transaction, (Actor::Principal(&who), action, &target)).await })
+            })
+            .await;
+        noted.map_err(|error| {
+            log::error!("that somebody signed in or out could not be noted: {error}");
+            Refusal::Unavailable
+        })
+    }
+
     /// A session that was signed out counts no more, wherever its cookie still is. The person is sent on to sign out at the
     /// provider as well, where that can be done.
     async fn end(&self, request: &RequestFacts) -> Result<Redirection, Refusal> {
@@ -167,8 +337,11 @@ impl Sessions {
             return Err(Refusal::ForeignOrigin);
         }
         let cookies = vec![self.seal.forget(Kept::Session), self.seal.forget(Kept::SignIn)];
-        if let Some(session) = self.session(request) {
-            self.signed_out.add(&session.id, session.until, now());
+        if let Some(session) = self.session(request)
+            && self.signed_out.add(&session.id, session.until, now())
+        {
+            // Out is out, also where that cannot be noted.
+            let _ = self.tell(&session, Action::SignedOut).await;
         }
         let discovered = self.provider.discovered().await.ok();
         let address = discovered.and_then(|known| Url::parse(known.end_session_endpoint.as_deref()?).ok());
@@ -187,6 +360,16 @@ impl Sessions {
 
     fn callback(&self) -> String {
         format!("{}/auth/callback", self.origin)
+    }
+}
+
+impl From<Scope> for Granted {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Read => Self::Read,
+            Scope::Ingest => Self::Ingest,
+            Scope::Admin => Self::Admin,
+        }
     }
 }
 
