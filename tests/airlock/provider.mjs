@@ -206,11 +206,14 @@ export class Airlock {
       loadExistingGrant: async (ctx) => {
         const { accountId } = ctx.oidc.session;
         const grant = new ctx.oidc.provider.Grant({ clientId: ctx.oidc.client.clientId, accountId });
-        grant.addOIDCScope('openid');
         const allowed = scopesOf(accountId);
+        grant.addOIDCScope(['openid', ...allowed].join(' '));
         grant.addResourceScope(RESOURCE, allowed.join(' '));
         const refused = SCOPES.filter((scope) => !allowed.includes(scope));
-        if (refused.length) grant.rejectResourceScope(RESOURCE, refused.join(' '));
+        if (refused.length) {
+          grant.rejectOIDCScope(refused.join(' '));
+          grant.rejectResourceScope(RESOURCE, refused.join(' '));
+        }
         await grant.save();
         return grant;
       },

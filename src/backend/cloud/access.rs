@@ -29,7 +29,7 @@ impl TenantAccess {
         let provider = entry.provider.clone().map(Provider::new);
         let limits = RateLimits::new(door.clone());
         let tenants = Tenants::new(door.clone());
-        let sessions = Sessions::new(&entry, provider.as_ref(), &tenants);
+        let sessions = Sessions::new(&entry, provider.as_ref(), (&tenants, &door));
         let failures = Failures::new(entry.failures, entry.trusted_proxies);
         let bearer = Bearer::new(door, provider.map(|provider| (provider, tenants)));
         Self { bearer, limits, failures, sessions }
@@ -80,7 +80,7 @@ impl Access for TenantAccess {
 
     async fn sign(&self, request: &RequestFacts, step: SignStep) -> Result<Redirection, Refusal> {
         match &self.sessions {
-            Some(sessions) => sessions.step(request, step).await,
+            Some(sessions) => sessions.step(request, step, &self.bearer).await,
             None => Err(Refusal::NoSignIn),
         }
     }

@@ -81,10 +81,27 @@ impl Bearer {
             (shape, Some(tokens)) => tokens.holder(token, shape, purpose).await,
         }
     }
+
+    /// What a token of the provider grants, whichever tenant that is for.
+    pub(super) async fn grant(&self, token: &str) -> Result<Arc<Grant>, Refusal> {
+        match (shape(token), &self.tokens) {
+            (Some(shape @ (Shape::Jwt | Shape::Opaque)), Some(tokens)) => {
+                tokens.grant(token, shape, Use::Request).await
+            }
+            _ => Err(refused("it is no token of the provider", token)),
+        }
+    }
 }
 
 impl Tokens {
     async fn holder(&self, token: &str, shape: Shape, purpose: Use) -> Result<Principal, Refusal> {
+        let grant = self.grant(token, shape, purpose).await?;
+        let org = grant.org.as_deref().ok_or(Refusal::NoTenant)?;
+        let tenant = self.tenants.of_org(org).await?;
+        Ok(principal(&grant, tenant))
+    }
+
+    async fn grant(&self, token: &str, shape: Shape, purpose: Use) -> Result<Arc<Grant>, Refusal> {
         let hash: TokenHash = Sha256::digest(token.as_bytes()).into();
         let grant = match shape {
             Shape::Jwt => self.signed(token, hash).await?,
@@ -97,9 +114,7 @@ impl Tokens {
         if grant.is_over(now(), skew) {
             return Err(refused("it has expired", token));
         }
-        let org = grant.org.as_deref().ok_or(Refusal::NoTenant)?;
-        let tenant = self.tenants.of_org(org).await?;
-        Ok(principal(&grant, tenant))
+        Ok(grant)
     }
 
     /// What a signed token grants.

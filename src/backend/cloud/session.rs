@@ -94,7 +94,11 @@ struct SignIn {
 
 impl Sessions {
     /// `None` where nobody can sign in: no provider, no address that people see, or no key.
-    pub(super) fn new(entry: &Entry, provider: Option<&Arc<Provider>>, (tenants, door): (&Tenants, &Door)) -> Option<Self> {
+    pub(super) fn new(
+        entry: &Entry,
+        provider: Option<&Arc<Provider>>,
+        (tenants, door): (&Tenants, &Door),
+    ) -> Option<Self> {
         let (provider, origin, key) = (provider?, entry.public_url.as_ref()?, entry.session_key.as_ref()?);
         Some(Self {
             provider: Arc::clone(provider),
@@ -279,7 +283,8 @@ impl Sessions {
                 return Err(self.provider.unavailable());
             }
         }
-        let tokens: Tokens = serde_json::from_slice(&said.body).map_err(|_| failed(&"the provider's tokens are none"))?;
+        let tokens: Tokens =
+            serde_json::from_slice(&said.body).map_err(|_| failed(&"the provider's tokens are none"))?;
         if tokens.token_type.eq_ignore_ascii_case("bearer") {
             Ok(tokens)
         } else {

@@ -96,7 +96,9 @@ mod tests {
 
     #[test]
     fn an_id_token_of_this_sign_in_says_who_it_is() {
-        for more in [json!({}), json!({"aud": ["kahn"], "azp": "kahn"}), json!({"exp": NOW - 59}), json!({"iat": NOW + 60})] {
+        for more in
+            [json!({}), json!({"aud": ["kahn"], "azp": "kahn"}), json!({"exp": NOW - 59}), json!({"iat": NOW + 60})]
+        {
             assert_eq!(judged(Some("JWT"), &more).as_deref(), Ok("ada"), "{more}");
         }
         assert!(judged(None, &json!({})).is_ok());

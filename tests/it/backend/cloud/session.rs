@@ -154,7 +154,8 @@ impl<'a> Person<'a> {
             let reply = ask(if is_form { "POST" } else { "GET" }, &address, &headers, form);
             self.there.take(&reply);
             assert_eq!(reply.status, 303, "{address}: {}", reply.body);
-            address = if reply.location.starts_with('/') { format!("{origin}{}", reply.location) } else { reply.location };
+            address =
+                if reply.location.starts_with('/') { format!("{origin}{}", reply.location) } else { reply.location };
             if !address.starts_with(&origin) {
                 return address;
             }
@@ -248,7 +249,8 @@ fn a_page_holds_answers_for_whoever_is_signed_in_and_for_nobody_else() {
     assert!(page.text().contains("id=\"boot\"") && page.text().contains("of-acme"));
     // Or the back button would show it to whoever comes next.
     assert_eq!(page.header("cache-control"), "no-store");
-    for page in [person.asks(("GET", "/runs/of-globex"), &[]), Person::at(&server).asks(("GET", "/runs/of-acme"), &[])] {
+    for page in [person.asks(("GET", "/runs/of-globex"), &[]), Person::at(&server).asks(("GET", "/runs/of-acme"), &[])]
+    {
         assert_eq!(page.status, 200);
         assert!(!page.text().contains("id=\"boot\""), "a page with answers");
     }
@@ -303,7 +305,8 @@ fn signing_out_ends_the_session_wherever_its_cookie_still_is() {
     assert_eq!(other.asks(("GET", "/api/me"), &[]).status, 200, "another browser's session goes on");
     // Whoever is out already is out.
     assert_eq!(person.signs_out().status, 200);
-    let told = database.admin("SELECT action, actor FROM activity WHERE action LIKE 'signed%' ORDER BY at, activity_id");
+    let told =
+        database.admin("SELECT action, actor FROM activity WHERE action LIKE 'signed%' ORDER BY at, activity_id");
     let told: Vec<_> = told.iter().map(|row| (row[0].as_str(), row[1].as_str())).collect();
     let ada = "user:ada@acme";
     assert_eq!(told, [("signed_in", ada), ("signed_in", ada), ("signed_out", ada)]);

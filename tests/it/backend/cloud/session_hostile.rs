@@ -111,7 +111,14 @@ fn a_session_counts_on_this_servers_own_pages_alone() {
         foreign(("GET", "/api/runs"), &[("sec-fetch-site", site)]);
         foreign(("GET", "/api/me"), &[("origin", PUBLIC), ("sec-fetch-site", site)]);
     }
-    for origin in ["https://evil.example", "null", "", "http://kahn.example", "https://kahn.example:444", "https://kahn.example.evil.example"] {
+    for origin in [
+        "https://evil.example",
+        "null",
+        "",
+        "http://kahn.example",
+        "https://kahn.example:444",
+        "https://kahn.example.evil.example",
+    ] {
         foreign(("GET", "/api/runs"), &[("origin", origin)]);
         foreign(("POST", "/v1/ingest/transitions"), &[("origin", origin), ("content-type", "application/x-ndjson")]);
     }
@@ -152,9 +159,7 @@ fn a_session_that_was_changed_is_over_or_was_sealed_elsewhere_is_none() {
         person.asks(("GET", "/api/me"), &[]).status
     };
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
-    let session = |until: u64| {
-        json!({"id": "0123456789012345678901", "user": "ada@acme", "org": "org_acme", "scopes": ["read"], "until": until})
-    };
+    let session = |until: u64| json!({"id": "0123456789012345678901", "user": "ada@acme", "org": "org_acme", "scopes": ["read"], "until": until});
     let good = sealed(&airlock, &key, SESSION, &session(now + 60));
     assert_eq!(status(&good), 200, "what these tests seal is what the server seals");
     assert_eq!(status(&sealed(&airlock, &key, SESSION, &session(now - 1))), 401, "over");
@@ -200,7 +205,10 @@ fn a_provider_that_fails_or_lies_lets_nobody_in() {
         ("dripping", json!({"path": "token", "mode": "drip"})),
         ("failing", json!({"path": "token", "mode": "answer", "status": 500})),
         ("knowing no such client", json!({"path": "token", "mode": "answer", "status": 401, "body": "{}"})),
-        ("elsewhere", json!({"path": "token", "mode": "answer", "status": 302, "headers": {"location": "https://evil.example/"}})),
+        (
+            "elsewhere",
+            json!({"path": "token", "mode": "answer", "status": 302, "headers": {"location": "https://evil.example/"}}),
+        ),
         ("talkative", json!({"path": "token", "mode": "answer", "body": "{}", "fill": 2_000_000})),
     ] {
         let reply = signs_in_with(&airlock, &server, &fault);
@@ -222,7 +230,10 @@ fn a_provider_that_fails_or_lies_lets_nobody_in() {
         ("an opaque ID token", json!({"id_token": "0123456789abcdef0123456789abcdef"})),
         ("an access token that is none", json!({"access_token": "x.y.z"})),
         ("an API key as the access token", json!({"access_token": "kahn_live_sk_abcdefgh_x"})),
-        ("another person's access token", json!({"access_token": airlock.mint(&json!({"claims": {"sub": "eve@globex"}}))})),
+        (
+            "another person's access token",
+            json!({"access_token": airlock.mint(&json!({"claims": {"sub": "eve@globex"}}))}),
+        ),
         ("a machine's access token", json!({"access_token": airlock.token("service:kahn-harness", "kahn:read")})),
     ] {
         let reply = signs_in_with(&airlock, &server, &json!({"path": "token", "mode": "patch", "patch": patch}));

@@ -29,7 +29,8 @@ async fn shake(server: &Server, fields: &[(&'static str, &str)]) -> Result<(Sock
     }
     match tokio_tungstenite::connect_async(handshake).await {
         Ok((socket, answer)) => {
-            let chosen = answer.headers().get("sec-websocket-protocol").map(|value| value.to_str().expect("text").to_owned());
+            let chosen =
+                answer.headers().get("sec-websocket-protocol").map(|value| value.to_str().expect("text").to_owned());
             Ok((socket, chosen))
         }
         Err(Error::Http(answer)) => Err(answer.status().as_u16()),
@@ -58,9 +59,10 @@ fn arrange(database: &Database, statement: &str) {
 
 #[test]
 fn a_socket_opens_by_token_or_by_a_session_on_the_servers_own_page() {
-    let (server, database) = two_tenants();
-    let person = Person::signed_in(&server, "ada@acme");
-    let (cookie, key) = (person.here.field(), tenant(&database, "acme").1);
+    let database = Database::fresh();
+    let key = tenant(&database, "acme").1;
+    let server = serve(shared(), &database);
+    let cookie = Person::signed_in(&server, "ada@acme").here.field();
     let token = shared().token("service:kahn-harness", "kahn:read");
     let opaque = shared().token("service:acme-opaque", "kahn:read");
     block_on(async {
@@ -108,7 +110,8 @@ fn a_socket_closes_soon_after_its_person_signed_out() {
         // The other browser's goes on: its next sign of life comes.
         let hello = of_other.next().await.expect("open").expect("a frame");
         assert!(hello.is_text());
-        let beat = tokio::time::timeout(PATIENCE, of_other.next()).await.expect("in time").expect("open").expect("a frame");
+        let beat =
+            tokio::time::timeout(PATIENCE, of_other.next()).await.expect("in time").expect("open").expect("a frame");
         assert!(!beat.is_close(), "{beat:?}");
     });
 }
