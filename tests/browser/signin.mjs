@@ -77,10 +77,13 @@ async function make() {
 /** A browser that nobody signed in with. The provider's own page is no fault. */
 async function browser() {
   const { url, issuer } = await world();
-  const allow = [new RegExp(`leaves the origin: ${issuer}`), new RegExp(`console: .*${issuer}`), /status of 40[13]/, /WebSocket/];
+  const allow = [new RegExp(`leaves the origin: ${issuer}`), new RegExp(`console: .*${issuer}`), /status of 40[134]/, /WebSocket/];
   const opened = await newPage({ origin: url, allow });
   return { ...opened, context: opened.page.context() };
 }
+
+/** What the browser keeps of the server. Cookies know no ports: the provider's stand beside them. */
+const kept = async (context) => (await context.cookies()).filter(({ name }) => name.startsWith("kahn"));
 
 const main = (page) => page.locator("main").innerText();
 
@@ -109,17 +112,15 @@ check(1, "a person signs in, sees their tenant's runs and no others, and follows
     await until("the list", () => main(page), (text) => text.includes("of-acme"));
     must(!(await main(page)).includes("of-globex"), "another tenant's run is listed");
     must((await page.locator("header").innerText()).includes("acme"), "the bar does not name the tenant");
-    const cookies = await context.cookies(url);
+    const cookies = await kept(context);
     same(cookies.map(({ name, httpOnly, sameSite }) => ({ name, httpOnly, sameSite })),
       [{ name: "kahn_session", httpOnly: true, sameSite: "Lax" }], "what the browser keeps");
-    same(await page.evaluate(() => document.cookie), "", "what a script can read of it");
+    same((await page.evaluate(() => document.cookie)).includes("kahn"), false, "a script can read it");
     await page.goto("/runs/of-acme");
     await page.locator("main h1").waitFor();
     await isLive(page);
     const count = () => page.evaluate(() => fetch("/api/runs/of-acme").then((answer) => answer.json()).then((run) => JSON.stringify(run).length));
     const before = await count();
-    const heard = page.waitForEvent("websocket", { timeout: 1 }).catch(() => null);
-    await heard;
     await push("acme", beat("of-acme"), "?from_seq=1");
     await until("the run's new event", count, (now) => now !== before);
     await page.goto("/runs/of-globex");
@@ -133,7 +134,7 @@ check(1, "a person signs in, sees their tenant's runs and no others, and follows
     await page.locator("button", { hasText: "Sign out" }).last().click();
     await until("the way home", () => page.url(), (now) => now.startsWith(`${url}/`));
     await page.locator("main a", { hasText: "Sign in" }).waitFor();
-    same(await context.cookies(url), [], "what the browser still keeps");
+    same(await kept(context), [], "what the browser still keeps");
     for (let back = 0; back < 4; back++) {
       await page.goBack().catch(() => null);
       if (!page.url().startsWith(url)) continue;
@@ -160,12 +161,11 @@ check(2, "an account without a tenant is told so",
 check(3, "a session that is changed or gone shows the way in and no run",
   "a page that goes on showing what its reader may not see",
   async () => {
-    const { url } = await world();
     const { page, context } = await browser();
     await page.goto("/runs/of-acme");
     await signIn(page, "ada@acme");
     await until("the run", () => main(page), (text) => text.includes("of-acme"));
-    const [session] = await context.cookies(url);
+    const [session] = await kept(context);
     const middle = Math.floor(session.value.length / 2);
     const other = session.value[middle] === "A" ? "B" : "A";
     await context.addCookies([{ ...session, value: session.value.slice(0, middle) + other + session.value.slice(middle + 1) }]);
@@ -200,12 +200,12 @@ check(4, "an open page loses its feed when its person signs out in another tab",
 check(5, "no secret of a sign-in is in the server's log",
   "whoever reads the log could be whoever signed in",
   async () => {
-    const { url, log } = await world();
+    const { log } = await world();
     const { page, context, watch } = await browser();
     await page.goto("/runs");
     await signIn(page, "ada@acme");
     await until("the list", () => main(page), (text) => text.includes("of-acme"));
-    const [session] = await context.cookies(url);
+    const [session] = await kept(context);
     const secrets = watch.requests.filter((address) => address.includes("/auth/callback?"))
       .flatMap((address) => [...new URL(address).searchParams.entries()]).filter(([name]) => name !== "iss").map(([, value]) => value);
     must(secrets.length >= 2, "the answer of the provider was not seen");
