@@ -16,6 +16,7 @@ use openidconnect::url::Url;
 use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::Semaphore;
 
 use self::ended::Ended;
 use self::id_token::Wanted;
@@ -39,6 +40,8 @@ const SIGN_IN_LASTS_S: u64 = 10 * 60;
 const SESSION_LASTS_S: u64 = 12 * 60 * 60;
 /// How many sessions may be held as signed out before their end.
 const MOST_ENDED: usize = 65_536;
+/// How many codes may be on their way to becoming tokens at once: a provider that hangs takes no more threads than these.
+const MOST_EXCHANGES: usize = 16;
 /// What a person is asked to grant; the provider gives what that person may have.
 const SCOPES: &str = "openid kahn:read kahn:ingest kahn:admin";
 
@@ -52,6 +55,7 @@ pub(super) struct Sessions {
     door: Door,
     signed_out: Ended,
     used: Ended,
+    exchanges: Semaphore,
 }
 
 /// Who somebody is, as the provider said it when they signed in.
@@ -108,6 +112,7 @@ impl Sessions {
             door: door.clone(),
             signed_out: Ended::new(MOST_ENDED),
             used: Ended::new(MOST_ENDED),
+            exchanges: Semaphore::new(MOST_EXCHANGES),
         })
     }
 
@@ -206,7 +211,9 @@ impl Sessions {
         if sign_in.until <= now() || self.used.has(&sign_in.state) {
             return Err(failed(&"it is over"));
         }
-        let code = self.code(answer, &sign_in.state).await?;
+        let Some(code) = self.code(answer, &sign_in.state).await? else {
+            return Ok(Redirection { location: "/".to_owned(), cookies: vec![self.seal.forget(Kept::SignIn)] });
+        };
         let tokens = self.exchange(code, &sign_in.verifier).await?;
         let subject = self.subject(&tokens.id_token, &sign_in.nonce).await?;
         let grant = bearer.grant(&tokens.access_token).await.map_err(|refusal| match refusal {
@@ -231,8 +238,8 @@ impl Sessions {
         Ok(Redirection { location: sign_in.return_to, cookies: vec![cookie, self.seal.forget(Kept::SignIn)] })
     }
 
-    /// The code that the provider sent for this sign-in.
-    async fn code<'a>(&self, answer: &'a [(String, String)], state: &str) -> Result<&'a str, Refusal> {
+    /// The code that the provider sent for this sign-in; `None`: the person thought better of it.
+    async fn code<'a>(&self, answer: &'a [(String, String)], state: &str) -> Result<Option<&'a str>, Refusal> {
         let one = |name: &str| {
             let mut values = answer.iter().filter(|(given, _)| given == name).map(|(_, value)| value.as_str());
             let first = values.next();
@@ -250,11 +257,15 @@ impl Sessions {
             }
             Some(_) | None => {}
         }
+        let code = one("code")?.filter(|code| !code.is_empty());
         if let Some(error) = one("error")? {
+            if error == "access_denied" && code.is_none() {
+                return Ok(None);
+            }
             let shown: String = error.chars().take(40).collect();
             return Err(failed(&format!("the provider said {shown:?}")));
         }
-        one("code")?.filter(|code| !code.is_empty()).ok_or_else(|| failed(&"it has no code"))
+        code.map(Some).ok_or_else(|| failed(&"it has no code"))
     }
 
     /// What the provider gives for a code.
@@ -268,6 +279,7 @@ impl Sessions {
             ("redirect_uri", &callback),
             ("code_verifier", verifier),
         ];
+        let _turn = self.exchanges.try_acquire().map_err(|_| self.provider.unavailable())?;
         let said = self.provider.asker().post(address.as_str(), self.provider.settings(), &form).await;
         let said = said.map_err(|error| {
             log::error!("a sign-in has to wait: {error}");

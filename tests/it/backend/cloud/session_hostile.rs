@@ -59,7 +59,10 @@ fn a_person_who_refuses_at_the_provider_stays_out() {
     let provider = person.leaves("/auth/login");
     let back = person.answers(&provider, "do=no");
     assert!(back.contains("error=access_denied"), "{back}");
-    is_refused(&person.returns(&back), "a refusal");
+    let reply = person.returns(&back);
+    assert_eq!((reply.status, reply.location.as_str()), (303, "/"), "back to the card that offers signing in");
+    assert!(person.here.0.is_empty(), "{} cookies", person.here.0.len());
+    is_refused(&person.returns(&back), "the same refusal again");
     assert_eq!(person.asks(("GET", "/api/me"), &[]).status, 401);
 }
 
