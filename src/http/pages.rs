@@ -67,6 +67,7 @@ const BY_PAGE: &[(&str, &[&str])] = &[
     ("audits", &["js/audits.js", "js/fleet.js", "js/list.js"]),
     ("nodes", &["js/audits.js", "js/fleet.js", "js/list.js"]),
     ("compare", &["js/compare.js", "js/fleet.js", "js/list.js"]),
+    ("settings", &["js/settings.js", "js/fleet.js", "js/list.js"]),
 ];
 
 impl Ui {

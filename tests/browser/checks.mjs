@@ -5,6 +5,7 @@ import "./check-run.mjs";
 import "./check-live.mjs";
 import "./check-keys.mjs";
 import "./check-fleet.mjs";
+import "./check-door.mjs";
 import { closeAll, runChecks } from "./lib.mjs";
 
 let failed = 1;

@@ -1,7 +1,7 @@
 // The shell: what page is shown, what stands around it, and what all pages share (route, keys, settings, time).
 import { computed, effect, html, render, signal, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
 import { absolute, ago, clock, describe, glyph, glyphPath, visible, zoneName } from "./fmt.js";
-import { ApiProblem, config, firstAnswer, isOutdated, isShut, key, live, loadConfig, serverNow, skew } from "./net.js";
+import { ApiProblem, asksWho, config, firstAnswer, held, isOutdated, key, live, loadConfig, serverNow, shut, skew } from "./net.js";
 
 // ---------------------------------------------------------------------------------------------------- settings
 
@@ -61,6 +61,7 @@ const PAGES = [
   { page: "audits", pattern: /^\/audits$/, names: [], load: () => import("./audits.js"), part: "AuditsPage", nav: "/audits" },
   { page: "nodes", pattern: /^\/nodes$/, names: [], load: () => import("./audits.js"), part: "NodesPage", nav: "/nodes" },
   { page: "compare", pattern: /^\/compare$/, names: [], load: () => import("./compare.js"), nav: "/compare" },
+  { page: "settings", pattern: /^\/settings$/, names: [], load: () => import("./settings.js") },
 ];
 
 /** @returns {Route} */
@@ -132,7 +133,7 @@ document.addEventListener("click", (event) => {
   const link = /** @type {Element} */ (event.target).closest?.("a[href]");
   if (!(link instanceof HTMLAnchorElement) || link.target || link.origin !== location.origin || link.hasAttribute("download")) return;
   if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-  if (/^\/(api|a|v1)\//.test(link.pathname) || link.getAttribute("href")?.startsWith("#")) return;
+  if (/^\/(api|a|v1|auth)\//.test(link.pathname) || link.getAttribute("href")?.startsWith("#")) return;
   event.preventDefault();
   navigate(link.pathname + link.search);
 });
@@ -166,7 +167,7 @@ export function Time({ ts, as = "relative" }) {
 
 /** @typedef {{does: string, run: (event: KeyboardEvent) => void}} KeyAction */
 /** @type {import("../vendor/ui-runtime.js").Signal<{context: string, actions: Record<string, KeyAction>}[]>} */
-const keyContexts = signal([]);
+export const keyContexts = signal([]);
 
 /**
  * Keys of a part of the page, until the returned function is called; later parts win.
@@ -351,53 +352,7 @@ function ConnectionBanner() {
   </div>`;
 }
 
-const isHelpOpen = signal(false);
-
-function Help() {
-  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
-  useEffect(() => {
-    if (isHelpOpen.value && !dialog.current?.open) dialog.current?.showModal();
-    if (!isHelpOpen.value && dialog.current?.open) dialog.current.close();
-  }, [isHelpOpen.value]);
-  if (!isHelpOpen.value) return null;
-  const contexts = [...keyContexts.value].reverse();
-  const names = /** @type {Record<string, string>} */ ({ " ": "space", ArrowLeft: "←", ArrowRight: "→" });
-  const shown = (/** @type {string} */ name) => name.split(" ").map((part) => html`<kbd>${(names[part] ?? part) || "space"}</kbd> `);
-  return html`<dialog class="sh-help" ref=${dialog} aria-labelledby="help-title" onClose=${() => (isHelpOpen.value = false)}>
-    <form method="dialog" class="sh-help-head"><h2 id="help-title">Keys and settings</h2><button class="btn">Close</button></form>
-    <fieldset class="seg">
-      <legend>Theme</legend>
-      ${["system", "light", "dark"].map(
-        (theme) =>
-          html`<button class="btn" type="button" aria-pressed=${settings.theme.value === theme} onClick=${() => (settings.theme.value = /** @type {any} */ (theme))}>${theme}</button>`,
-      )}
-    </fieldset>
-    <label class="sh-check"><input type="checkbox" checked=${settings.singleKeys.value} onChange=${(/** @type {any} */ event) => (settings.singleKeys.value = event.target.checked)} /> Single keys are shortcuts</label>
-    ${contexts.map(
-      ({ context, actions }) => html`<h3>${context}</h3>
-        <dl class="sh-keys">${Object.entries(actions).map(([name, { does }]) => html`<div><dt>${name === " " ? html`<kbd>space</kbd>` : shown(name)}</dt><dd>${does}</dd></div>`)}</dl>`,
-    )}
-    <h3>Words</h3>
-    <p>A run is done when its checks converge, not when a command exits 0. <strong>Escaped</strong>: the agent left the bounds it was given (budget, scope or guardrail) and was stopped. <strong>Aborted</strong>: it was stopped or died from outside. <strong>Stalled</strong> is inferred from silence.</p>
-  </dialog>`;
-}
-
-/** Asks for a key where the server wants one. */
-function Door() {
-  const field = useRef(/** @type {HTMLInputElement | null} */ (null));
-  const enter = (/** @type {Event} */ event) => {
-    event.preventDefault();
-    key.value = field.current?.value.trim() || null;
-    isShut.value = false;
-  };
-  return html`<form class="sh-door" onSubmit=${enter}>
-    <h1>This server asks for a key</h1>
-    <p>${key.value ? "It does not know the one that was given, or that may not read." : "Paste one with the scope read."} It is kept in this page only.</p>
-    <label for="key">Key</label>
-    <input id="key" ref=${field} type="password" autocomplete="off" spellcheck=${false} required autofocus />
-    <button class="btn">Open</button>
-  </form>`;
-}
+export const isHelpOpen = signal(false);
 
 /** @param {{route: Route}} props */
 function PageOf({ route: where }) {
@@ -423,6 +378,35 @@ function PageOf({ route: where }) {
   return html`<${loaded.Page} route=${where} key=${where.page + JSON.stringify(where.params)} />`;
 }
 
+/** @type {Map<string, Promise<void>>} */
+const sheets = new Map();
+/** The style sheet of parts that are loaded late; they wait for it. @param {string} name @returns {Promise<void>} */
+export function styled(name) {
+  const link = document.createElement("link");
+  link.rel = "stylesheet";
+  link.href = new URL(`../late/${name}.css`, import.meta.url).href;
+  const sheet = sheets.get(name) ?? new Promise((resolve) => {
+    link.onload = link.onerror = () => resolve();
+    document.head.append(link);
+  });
+  sheets.set(name, sheet);
+  return sheet;
+}
+
+/** What only some servers, or some moments, have a use for: loaded when it is first wanted. */
+const who = () => import("./who.js");
+const door = () => import("./door.js");
+const help = () => import("./help.js");
+
+/** @param {{load: () => Promise<any>, part: string}} props */
+function Late({ load, part }) {
+  const [module, setModule] = useState(/** @type {any} */ (null));
+  useEffect(() => {
+    load().then(setModule, (error) => (broken.value = error.message));
+  }, [load]);
+  return module && html`<${module[part]} />`;
+}
+
 const broken = signal("");
 addEventListener("error", (event) => (broken.value = event.message || "error"));
 addEventListener("unhandledrejection", (event) => {
@@ -442,6 +426,10 @@ function App() {
   const nav = PAGES.find(({ page }) => page === where.page)?.nav;
   const window = where.query.get("window");
   const hasAgents = config.value?.agent_views ?? true;
+  const out = shut.value;
+  // A page stays, dimmed, when a person's session ends over it.
+  const isDimmed = out !== null && out.why === "nobody" && out.wasIn && out.path === where.path && Boolean(config.value?.sign_in) && !key.value;
+  const isOut = out !== null && !isDimmed;
   useEffect(() => {
     loadConfig().catch((error) => (broken.value = error.message));
   }, []);
@@ -460,27 +448,30 @@ function App() {
     <header class="sh-bar">
       <a class="sh-brand" href="/runs">kahn</a>
       <nav class="sh-nav" aria-label="Pages">
-        ${NAV.filter(({ isOfAgents }) => hasAgents || !isOfAgents).map(
+        ${!isOut && NAV.filter(({ isOfAgents }) => hasAgents || !isOfAgents).map(
           ({ path, name }) =>
             html`<a href=${href(path, path === "/compare" ? {} : { window })} aria-current=${path === nav ? "page" : undefined}>${name}</a>`,
         )}
       </nav>
       <div class="sh-tools">
-        ${WINDOWED.has(where.page) && html`<${Window} />`}
+        ${!isOut && WINDOWED.has(where.page) && html`<${Window} />`}
         <button class="btn sh-zone" title="Times in UTC or in your zone (t)" onClick=${() => (utcSetting.value = !utcSetting.value)}>${zone}</button>
         <${ConnectionChip} />
+        ${asksWho() && html`<${Late} load=${who} part="Who" />`}
         <button class="btn" aria-label="Keys and settings" title="Keys and settings (?)" onClick=${() => (isHelpOpen.value = true)}>?</button>
       </div>
     </header>
     <div class="sh-banners">
+      ${isDimmed && html`<${Late} load=${door} part="SignedOut" />`}
+      ${held.value && html`<${Late} load=${door} part="Held" />`}
       <${ConnectionBanner} />
       ${isOutdated.value && html`<div class="banner" role="status"><span>kahn was updated. Reload when ready.</span><button class="btn" onClick=${() => location.reload()}>Reload</button></div>`}
       ${broken.value &&
       html`<div class="banner bad" role="alert"><span>Something in this page broke: ${visible(broken.value)}</span><button class="btn" onClick=${() => location.reload()}>Reload</button></div>`}
     </div>
-    <main id="main" tabindex="-1">${isShut.value ? html`<${Door} />` : html`<${PageOf} route=${where} />`}</main>
+    <main id="main" tabindex="-1" class=${isDimmed ? "do-dimmed" : undefined} inert=${isDimmed}>${isOut ? html`<${Late} load=${door} part="Door" />` : html`<${PageOf} route=${where} />`}</main>
     <p class="visually-hidden" aria-live="polite">${spoken.value}</p>
-    <${Help} />
+    ${isHelpOpen.value && html`<${Late} load=${help} part="Help" />`}
   `;
 }
 
@@ -492,6 +483,7 @@ keys("Everywhere", {
   "g u": { does: "Audits", run: go("/audits") },
   "g n": { does: "Nodes", run: go("/nodes") },
   "g c": { does: "Compare", run: go("/compare") },
+  "g s": { does: "Settings", run: () => navigate("/settings") },
   w: {
     does: "next window",
     run: () => {

@@ -3,13 +3,15 @@
  */
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/ui-runtime.js";
-import { Glyph, Problem, Time, href, keys, setQuery, setTitle } from "./app.js";
+import { Glyph, Problem, Time, href, keys, setQuery, setTitle, styled } from "./app.js";
 import { api } from "./net.js";
 import { count, describe, duration, percent, plural, visible } from "./fmt.js";
 import {
   Bar, Choice, Evidence, Rows, Skeleton, Strip, keep, leaveOnEscape, query, resultWord, useAnswer, useWidth,
   windowOf,
 } from "./fleet.js";
+
+await styled("audits");
 
 /** How many runs are read for their evidence at a time, and how many of them at once. */
 const RUNS_A_TIME = 16;

@@ -3,9 +3,11 @@
  */
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/ui-runtime.js";
-import { Glyph, Problem, Time, href, keys, setQuery, setTitle } from "./app.js";
+import { Glyph, Problem, Time, href, keys, setQuery, setTitle, styled } from "./app.js";
 import { count, describe, duration, parse, plural, runState, score, visible } from "./fmt.js";
 import { Choice, Rows, Skeleton, leaveOnEscape, query, useAnswer } from "./fleet.js";
+
+await Promise.all([styled("audits"), styled("compare")]);
 
 /** How often a comparison with a live run is asked for anew. */
 const LIVE_EVERY = 1000;

@@ -1,4 +1,4 @@
-// What the page asks the server, and what the server tells it: answers, problems, the live socket.
+// What the page asks the server, and what the server tells it: answers, problems, who asks, the live socket.
 import { signal } from "../vendor/ui-runtime.js";
 
 /** A problem of the server (RFC 9457), or that it could not be reached (status 0). */
@@ -19,8 +19,17 @@ export class ApiProblem extends Error {
 
 /** The key, where the server asks for one: kept in this page only. @type {import("../vendor/ui-runtime.js").Signal<string | null>} */
 export const key = signal(null);
-/** Whether the server refused for want of a key that it knows. */
-export const isShut = signal(false);
+/**
+ * What keeps the reader out, if anything. nobody: the server knows nobody of this browser (any more); scope, tenant: it
+ * knows who this is, who may not read or belongs nowhere. wasIn: this page has shown answers; path: the page that it was;
+ * since: when that was known (server's clock).
+ * @type {import("../vendor/ui-runtime.js").Signal<{why: "nobody" | "scope" | "tenant", detail: string, wasIn: boolean, path: string, since: number} | null>}
+ */
+export const shut = signal(null);
+/** /api/me, where somebody has to say who they are, once it is known. @type {import("../vendor/ui-runtime.js").Signal<any>} */
+export const me = signal(null);
+/** Why the server wants no questions for now, and until when (this browser's clock). @type {import("../vendor/ui-runtime.js").Signal<{code: string, until: number} | null>} */
+export const held = signal(null);
 /** /api/config, once it is known. @type {import("../vendor/ui-runtime.js").Signal<any>} */
 export const config = signal(null);
 /** The server says that it is another version than the one that this page came from. */
@@ -43,18 +52,86 @@ export function serverNow() {
 const boot = new Map();
 {
   const element = document.getElementById("boot");
-  if (element?.textContent) {
+  // Back may find the page as it was kept, for somebody who was in then.
+  const [loaded] = /** @type {PerformanceNavigationTiming[]} */ (performance.getEntriesByType("navigation"));
+  if (element?.textContent && loaded?.type !== "back_forward") {
     for (const [path, body] of Object.entries(JSON.parse(element.textContent))) boot.set(path, /** @type {string} */ (body));
-    element.remove();
     // What is asked later is asked for its news.
     setTimeout(() => boot.clear(), 5000);
   }
+  element?.remove();
 }
 
 /** What came with the page for this address, for as long as it is fresh. @param {string} path @returns {any} */
 export function firstAnswer(path) {
   const body = boot.get(path);
   return body === undefined ? null : JSON.parse(body);
+}
+
+/** Whether anything was shown that not everybody may see. */
+let wasIn = boot.size > 0;
+
+/** Nothing more is asked or heard, until somebody says who they are. @param {number} status @param {any} problem */
+function keepOut(status, problem) {
+  const why = status === 401 ? "nobody" : problem?.scope ? "scope" : "tenant";
+  if (shut.peek()) return;
+  shut.value = { why, detail: problem?.detail ?? "", wasIn, path: location.pathname, since: serverNow() };
+  live.stop();
+}
+
+/** Lets the reader try anew, as somebody else: nothing of before counts. */
+export function letIn() {
+  wasIn = false;
+  me.value = null;
+  shut.value = null;
+}
+
+/** What a request of this page sends of the reader. */
+const credentials = () => (key.value ? { authorization: `Bearer ${key.value}` } : {});
+
+/**
+ * One request and its whole answer.
+ * @param {string} path @param {RequestInit} options
+ * @returns {Promise<{status: number, body: string, headers: Headers}>}
+ */
+export async function ask(path, options) {
+  try {
+    // Nothing that is kept is shown before the server has said that it still counts.
+    const response = await fetch(path, { cache: "no-cache", ...options, headers: { ...credentials(), ...options.headers } });
+    return { status: response.status, body: await response.text(), headers: response.headers };
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new ApiProblem(0, null);
+  }
+}
+
+/** @param {string} body @returns {any} */
+function problemOf(body) {
+  try {
+    return JSON.parse(body);
+  } catch {
+    // A proxy's page, say: the status tells what there is to tell.
+    return null;
+  }
+}
+
+/** @param {number} ms @param {AbortSignal} [abort] @returns {Promise<void>} */
+function pause(ms, abort) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    abort?.addEventListener("abort", () => (clearTimeout(timer), reject(abort.reason)), { once: true });
+  });
+}
+
+/** Of a question that nobody will answer: the page stays as it is. @param {AbortSignal} [abort] @returns {Promise<never>} */
+const never = (abort) => new Promise((_, reject) => abort?.addEventListener("abort", () => reject(abort.reason), { once: true }));
+
+/** What the server refuses for a while, whoever asks and whatever for. */
+const PASSING = new Set(["rate_limited", "too_many_failures", "provider_unavailable", "credentials_unavailable"]);
+
+/** The pause is over, once its time is: what was asked before it may still be answered in it. */
+export function goOn() {
+  if (held.peek() && held.peek().until <= Date.now()) held.value = null;
 }
 
 /**
@@ -67,25 +144,43 @@ export async function text(path, { signal: abort } = {}) {
     boot.delete(path);
     return { body: first, headers: new Headers() };
   }
-  /** @type {Response} */
-  let response;
-  let body;
-  try {
-    response = await fetch(path, { signal: abort, headers: key.value ? { authorization: `Bearer ${key.value}` } : {} });
-    body = await response.text();
-  } catch (error) {
-    if (abort?.aborted) throw error;
-    throw new ApiProblem(0, null);
+  for (;;) {
+    const wait = held.peek() ? held.peek().until - Date.now() : 0;
+    // Not all that wait in the same instant.
+    if (wait > 0) await pause(wait + Math.random() * 500, abort);
+    if (shut.peek() && path !== "/api/config" && !(path === "/api/me" && shut.peek().why === "scope")) return never(abort);
+    const { status, body, headers } = await ask(path, { signal: abort });
+    if (status >= 200 && status < 300) {
+      goOn();
+      if (path !== "/api/config") wasIn = true;
+      return { body, headers };
+    }
+    const problem = problemOf(body);
+    if (PASSING.has(problem?.code)) {
+      held.value = { code: problem.code, until: Date.now() + 1000 * Math.max(1, problem.retry_after_s ?? Number(headers.get("retry-after"))) };
+      continue;
+    }
+    goOn();
+    if (status === 401 || (problem?.code === "insufficient_scope" && (problem.scope ?? "read") === "read")) {
+      keepOut(status, problem);
+      return never(abort);
+    }
+    throw new ApiProblem(status, problem);
   }
-  if (response.ok) return { body, headers: response.headers };
-  let problem = null;
-  try {
-    problem = JSON.parse(body);
-  } catch {
-    // A proxy's page, say: the status tells what there is to tell.
-  }
-  if (response.status === 401 || problem?.code === "insufficient_scope") isShut.value = true;
-  throw new ApiProblem(response.status, problem);
+}
+
+/**
+ * Asks for a change. It is never asked twice: what came of a request without an answer, only the reader can find out.
+ * @param {string} method @param {string} path @param {object} [body]
+ * @returns {Promise<any>} what the server made, or null
+ */
+export async function send(method, path, body) {
+  const given = body ? { headers: { "content-type": "application/json" }, body: JSON.stringify(body) } : {};
+  const answer = await ask(path, { method, ...given });
+  if (answer.status >= 200 && answer.status < 300) return answer.body ? JSON.parse(answer.body) : null;
+  const problem = problemOf(answer.body);
+  if (answer.status === 401) keepOut(answer.status, problem);
+  throw new ApiProblem(answer.status, problem);
 }
 
 /** @param {string} path @param {{signal?: AbortSignal}} [options] @returns {Promise<any>} */
@@ -101,12 +196,17 @@ export async function loadConfig() {
   learnTime(answer.now);
 }
 
+/** Whether people say who they are here: not where one person is served, and not to anonymous. */
+export const asksWho = () => Boolean(config.value?.sign_in) || key.value !== null;
+
 /** @typedef {{seq: number, line: string | null, bytes?: number, log_id: string}} LiveEvent */
 /** @typedef {{events: (list: LiveEvent[]) => void, resync?: (from_seq: number) => void, reset?: (log_id: string) => void, removed?: () => void, problem?: (error: any) => void}} RunListener */
 /** @typedef {{rows: (list: any[]) => void, removed?: (list: string[]) => void, resync?: () => void}} ListListener */
 
 /** Seconds without a frame after which the connection counts as lost; heartbeats come every 5. */
 const SILENT_MS = 12_000;
+/** The server's code where whoever listened may not any more. */
+const RIGHTS_ENDED = 4401;
 const RETRY_S = [0.5, 1, 2, 4, 8, 15];
 
 class Live {
@@ -184,18 +284,22 @@ class Live {
   }
 
   isWanted() {
-    return this.runsWatched.size > 0 || this.list !== null;
+    return shut.peek() === null && (this.runsWatched.size > 0 || this.list !== null);
+  }
+
+  /** Says and hears nothing more. */
+  stop() {
+    clearTimeout(this.timer);
+    this.queue = [];
+    this.drop();
+    this.tries = 0;
+    this.show("off");
   }
 
   closeWhenUnused() {
     // Leaving one page for another closes nothing: the next one listens a moment later.
     setTimeout(() => {
-      if (this.isWanted()) return;
-      clearTimeout(this.timer);
-      this.queue = [];
-      this.drop();
-      this.tries = 0;
-      this.show("off");
+      if (!this.isWanted()) this.stop();
     }, 250);
   }
 
@@ -209,7 +313,7 @@ class Live {
   }
 
   open() {
-    if (this.socket) return;
+    if (this.socket || shut.peek()) return;
     clearTimeout(this.timer);
     const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/live`;
     // A browser's socket takes no Authorization header; the key goes where the server looks for it instead.
@@ -217,7 +321,9 @@ class Live {
     this.socket = socket;
     this.lastFrame = Date.now();
     if (this.tries === 0) this.show("connecting");
+    let isOpen = false;
     socket.onopen = () => {
+      isOpen = true;
       for (const [run_id, { from_seq, log_id }] of this.runsWatched) {
         this.say({ type: "subscribe", run_id, from_seq, ...(log_id ? { log_id } : {}) });
       }
@@ -228,9 +334,12 @@ class Live {
       }
     };
     socket.onmessage = (message) => this.hear(message.data);
-    socket.onclose = () => {
+    socket.onclose = ({ code }) => {
       this.socket = null;
+      if (code === RIGHTS_ENDED) return keepOut(401, null);
       this.again();
+      // A handshake that was refused does not say why; an answer does.
+      if (!isOpen && asksWho()) void api("/api/me").catch(() => {});
     };
   }
 
