@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 #[expect(dead_code, reason = "what a token says it is matters to its claims, which are not looked at here")]
 mod jws;
 
-use jws::{Fault, Jws, Key};
+use jws::{Algorithm, Fault, Jws, Key};
 
 fn main() -> io::Result<()> {
     let mut lines = io::stdin().lock().split(b'\n');
@@ -41,5 +41,18 @@ fn judge(question: &Map<String, Value>) -> Result<(), Fault> {
         return token.verify(&key).map(drop);
     }
     let (message, signature) = text("msg").zip(text("sig")).ok_or(Fault::Signature)?;
-    key.verify(key.algorithm(), message.as_bytes(), &jws::decode(signature, "signature")?)
+    let algorithm = algorithm(jwk).ok_or(Fault::Key("alg"))?;
+    key.verify(algorithm, message.as_bytes(), &jws::decode(signature, "signature")?)
+}
+
+/// What the key says that it is for, or what keys of its kind are used with.
+fn algorithm(jwk: &Map<String, Value>) -> Option<Algorithm> {
+    let text = |name| jwk.get(name).and_then(Value::as_str);
+    let implied = match (text("kty")?, text("crv")) {
+        ("RSA", _) => "RS256",
+        ("EC", Some("P-256")) => "ES256",
+        ("EC", Some("P-384")) => "ES384",
+        _ => "EdDSA",
+    };
+    Algorithm::named(text("alg").unwrap_or(implied))
 }

@@ -95,7 +95,8 @@ pub(super) enum Algorithm {
 }
 
 impl Algorithm {
-    fn named(name: &str) -> Option<Self> {
+    /// By its name in headers and keys.
+    pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "EdDSA" | "Ed25519" => Self::EdDsa,
             "ES256" => Self::Es256,
@@ -192,16 +193,6 @@ impl Key {
     /// What tokens call it.
     pub(super) fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
-    }
-
-    /// The algorithm that it says itself, or the one that keys of its kind are used with.
-    pub(super) fn algorithm(&self) -> Algorithm {
-        self.bound_to.unwrap_or(match self.kind {
-            Kind::Ed25519 => Algorithm::EdDsa,
-            Kind::P256 => Algorithm::Es256,
-            Kind::P384 => Algorithm::Es384,
-            Kind::Rsa { .. } => Algorithm::Rs256,
-        })
     }
 
     /// Whether this is the signature of these bytes.

@@ -212,3 +212,101 @@ fn a_provider_that_hangs_is_asked_about_64_tokens_at_once_and_about_each_once() 
     });
     assert_eq!(airlock.count("/token/introspection"), before + 64);
 }
+
+/// Each would be somebody else's token, or no access token at all, in the words of an access token.
+#[test]
+fn claims_have_to_be_those_of_an_access_token_for_this_server() {
+    let airlock = shared();
+    let (server, _database, _) = server(airlock);
+    assert_eq!(ready(&server, &airlock.token("service:kahn-harness", "kahn:read")).status, 200);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a date").as_secs();
+    let of = |said: Value| {
+        let answer = me(&server, &airlock.mint(&said));
+        (answer.status, answer.header("www-authenticate").to_owned())
+    };
+    let claims = |claims: Value| of(json!({ "claims": claims })).0;
+    let header = |header: Value| of(json!({ "header": header })).0;
+    // Clocks may differ by a minute, a day is the longest life, and who says nothing of scopes may read.
+    for good in [
+        json!({}),
+        json!({"exp": now - 30}),
+        json!({"exp": now + 86_400}),
+        json!({"nbf": now + 30}),
+        json!({"iat": now + 30}),
+        json!({"aud": ["other", "kahn"]}),
+        json!({"scope": null}),
+        json!({"sub": null}),
+        json!({"exp": now as f64 + 60.5}),
+    ] {
+        assert_eq!(claims(good.clone()), 200, "{good}");
+    }
+    for bad in [
+        json!({"exp": null}),
+        json!({"exp": now - 90}),
+        json!({"exp": now + 86_400 + 120}),
+        json!({"exp": (now + 60).to_string()}),
+        json!({"exp": [now + 60]}),
+        json!({"exp": true}),
+        json!({"nbf": now + 120}),
+        json!({"nbf": "0"}),
+        json!({"iat": now + 120}),
+        json!({"iat": {}}),
+        json!({"iss": [airlock.issuer]}),
+        json!({"iss": format!("{}/", airlock.issuer)}),
+        json!({"iss": null}),
+        json!({"aud": "kahn "}),
+        json!({"aud": ["KAHN"]}),
+        json!({"aud": [7, "kahn"]}),
+        json!({"aud": {"kahn": true}}),
+        json!({"aud": null}),
+        json!({"cnf": {"jkt": "x"}}),
+        json!({"nonce": "x"}),
+        json!({"at_hash": "x"}),
+        json!({"c_hash": "x"}),
+        json!({"events": {}}),
+        json!({"sub": 7}),
+        json!({"sub": ""}),
+        json!({"sub": null, "client_id": null}),
+        json!({"scope": ["kahn:read"]}),
+    ] {
+        assert_eq!(claims(bad.clone()), 401, "{bad}");
+    }
+    for nobody in [
+        json!({"org_id": null}),
+        json!({"org_id": 7}),
+        json!({"org_id": "org_acme\n"}),
+        json!({"org_id": "x".repeat(65)}),
+    ] {
+        assert_eq!(claims(nobody.clone()), 403, "{nobody}");
+    }
+    // It is known who asks, and that it may nothing.
+    let answer = request(
+        &server.url,
+        ("GET", "/api/runs"),
+        &[(
+            "authorization",
+            &format!("Bearer {}", airlock.mint(&json!({"claims": {"scope": "kahn:readonly openid"}}))),
+        )],
+        None,
+    );
+    assert_eq!(answer.problem(), (403, "insufficient_scope".to_owned()));
+    for good in [json!({"typ": "JWT"}), json!({"typ": null}), json!({"typ": "application/at+jwt"})] {
+        assert_eq!(header(good.clone()), 200, "{good}");
+    }
+    for bad in [json!({"typ": "dpop+jwt"}), json!({"typ": "logout+jwt"}), json!({"typ": ""}), json!({"crit": ["exp"]})]
+    {
+        assert_eq!(header(bad.clone()), 401, "{bad}");
+    }
+}
+
+#[test]
+fn a_strict_server_takes_what_says_that_it_is_an_access_token_and_nothing_else() {
+    let airlock = shared();
+    let database = Database::fresh();
+    tenant(&database, "acme");
+    let server = airlock.serve_with(&database, &["--oidc-typ", "strict"], &[]);
+    assert_eq!(ready(&server, &airlock.mint(&json!({"header": {"typ": "at+jwt"}}))).status, 200);
+    for typ in [json!("JWT"), json!(null), json!("jwt")] {
+        assert_eq!(me(&server, &airlock.mint(&json!({"header": {"typ": typ}}))).status, 401, "{typ}");
+    }
+}

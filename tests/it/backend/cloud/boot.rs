@@ -109,6 +109,55 @@ fn what_is_not_configured_is_told_all_at_once() {
     assert!(sentences[0].ends_with("; it looks like postgres://user:password@host:5432/database"), "{sentences:?}");
 }
 
+/// Half a provider would be a server that nobody can sign in to, or one that lets in whom nobody meant.
+#[test]
+fn a_provider_that_is_half_configured_or_not_to_be_trusted_is_refused_by_the_name_of_what_mends_it() {
+    let dsn = Database::fresh().app_dsn();
+    let secret = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(secret.path(), "a secret\n").expect("it is written");
+    let empty = tempfile::NamedTempFile::new().expect("a file");
+    let (secret, empty) = (secret.path().display().to_string(), empty.path().display().to_string());
+    let whole = [
+        ("KAHN_OIDC_ISSUER", "https://id.example.org"),
+        ("KAHN_OIDC_AUDIENCE", "kahn"),
+        ("KAHN_OIDC_CLIENT_ID", "kahn"),
+        ("KAHN_OIDC_CLIENT_SECRET_FILE", secret.as_str()),
+    ];
+    let with = |changes: &[(&'static str, &str)]| {
+        let kept = whole.iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
+        let env: Vec<(&str, &str)> =
+            kept.chain(changes).copied().chain([("KAHN_DATABASE_URL", dsn.as_str())]).collect();
+        refusal(&env)
+    };
+    for (name, _) in whole {
+        let (code, sentences) = with(&[(name, "")]);
+        assert_eq!((code, sentences.len()), (2, 1), "{sentences:?}");
+        assert!(sentences[0].contains(&format!("{name} is missing")), "{sentences:?}");
+    }
+    let cases = [
+        ("KAHN_AUTH", "keys-only", "leave out the one that is not meant"),
+        ("KAHN_AUTH", "open", "set KAHN_AUTH=keys-only"),
+        ("KAHN_OIDC_ISSUER", "http://id.example.org", "http is for this machine alone"),
+        ("KAHN_OIDC_ISSUER", "http://127.0.0.1.example.org", "http is for this machine alone"),
+        ("KAHN_OIDC_ISSUER", "id.example.org", "which is no address"),
+        ("KAHN_OIDC_ISSUER", "https://id.example.org?tenant=1", "which is more than an issuer's address"),
+        ("KAHN_OIDC_CLIENT_SECRET_FILE", "/nowhere/secret", "put the client's secret in it"),
+        ("KAHN_OIDC_CLIENT_SECRET_FILE", empty.as_str(), "which is empty"),
+        ("KAHN_OIDC_TYP", "loose", "write it as --oidc-typ compat, or strict"),
+        ("KAHN_OIDC_ORG_CLAIM", "sub", "leave it out for org_id"),
+        ("KAHN_OIDC_LONGEST_LIFE", "0", "leave it out for a day"),
+        ("KAHN_PUBLIC_URL", "https://kahn.example.org/path", "write it as in https://kahn.example.org"),
+        ("KAHN_PUBLIC_URL", "http://kahn.example.org", "http is for this machine alone"),
+        ("KAHN_SESSION_KEY_FILE", empty.as_str(), "make it with `head -c 48 /dev/urandom | base64`"),
+    ];
+    for (name, value, mend) in cases {
+        let (code, sentences) = with(&[(name, value)]);
+        assert_eq!((code, sentences.len()), (2, 1), "{name}={value}: {sentences:?}");
+        assert!(sentences[0].contains(name) && sentences[0].contains(mend), "{name}={value}: {sentences:?}");
+        assert!(!sentences[0].contains("a secret"), "{sentences:?}");
+    }
+}
+
 /// A question of the project's first card.
 #[test]
 fn there_is_no_cloud_with_files() {
