@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use kahn::contract::{Filter, ListPosition, ListQuery, Order, Sort};
@@ -45,6 +45,7 @@ pub(crate) struct Server {
     child: Child,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    log: Arc<Mutex<String>>,
     /// `http://127.0.0.1:PORT`
     pub(crate) url: String,
 }
@@ -60,9 +61,12 @@ impl Server {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
         let (lines, heard) = mpsc::channel();
+        let log = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&log);
         // Reads to the end, so that the server never waits for a reader.
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
+                *kept.lock().expect("the log") += &format!("{line}\n");
                 let _ = lines.send(line);
             }
         });
@@ -75,6 +79,7 @@ impl Server {
                             child,
                             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
                             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+                            log,
                             url: address.trim().to_owned(),
                         };
                     }
@@ -109,6 +114,11 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
         peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
     }
 
     /// The process.

@@ -5,6 +5,8 @@
 mod account;
 mod activity;
 mod airlock;
+mod airlock_bearer;
+mod airlock_down;
 mod bearer;
 mod billing;
 mod boot;
@@ -12,6 +14,7 @@ mod cluster;
 mod door;
 mod exact;
 mod feed;
+mod hostile;
 mod keys;
 mod library;
 mod limits;
