@@ -18,6 +18,7 @@ struct Route {
 }
 
 /// What answers there.
+#[expect(clippy::large_enum_variant, reason = "a few dozen of them, once a worker")]
 enum Services {
     /// A route a method.
     Resource(Vec<actix_web::Route>),
