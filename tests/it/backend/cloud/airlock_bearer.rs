@@ -213,22 +213,3 @@ fn a_revoked_opaque_token_is_dead_within_a_minute_and_so_is_its_socket() {
         std::thread::park_timeout(Duration::from_millis(100));
     }
 }
-
-#[test]
-fn a_socket_ends_with_its_token() {
-    let database = Database::fresh();
-    tenant(&database, "acme");
-    let server = shared().serve(&database);
-    shared().client(
-        &json!({ "client_id": "service:acme-short", "org_id": "org_acme", "token_format": "opaque", "token_ttl": 3 }),
-    );
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
-    // A request may come a minute late, since clocks differ; a socket that is open may not stay open for it.
-    let jwt = shared().mint(&json!({ "claims": { "exp": now + 4 } }));
-    let ends = |kind: &str, token: &str| {
-        let took = closed(&server.url, token, Duration::from_secs(20), || ());
-        assert!(took < Duration::from_secs(20), "{kind}: {took:?}");
-    };
-    ends("jwt", &jwt);
-    ends("opaque", &shared().token("service:acme-short", "kahn:read"));
-}
