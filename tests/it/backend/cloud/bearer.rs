@@ -215,6 +215,7 @@ fn a_provider_that_hangs_is_asked_about_64_tokens_at_once_and_about_each_once() 
 
 /// Each would be somebody else's token, or no access token at all, in the words of an access token.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what a token says of its end is the calendar's")]
 fn claims_have_to_be_those_of_an_access_token_for_this_server() {
     let airlock = shared();
     let (server, _database, _) = server(airlock);
