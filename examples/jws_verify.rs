@@ -1,7 +1,8 @@
 //! Checks signatures with the very code of the server: one JSON object a line on stdin, `ok` or `no` a line on stdout.
 //!
-//! `{"jwk": KEY, "jws": "HEADER.CLAIMS.SIGNATURE"}`, or `{"jwk": KEY, "msg": "TEXT", "sig": "BASE64URL"}` with the algorithm
-//! that the key says, or that keys of its kind are used with.
+//! `{"jwk": KEY, "jws": "HEADER.CLAIMS.SIGNATURE"}`, or `{"jwk": KEY, "msg": BYTES, "sig": BYTES}` with the algorithm that
+//! the key says, or that keys of its kind are used with. Vectors write bytes in several ways: both are hex or base64url, and
+//! a message may be plain text too.
 //!
 //! `cargo run --features cloud --example jws_verify < lines.jsonl`
 
@@ -42,7 +43,17 @@ fn judge(question: &Map<String, Value>) -> Result<(), Fault> {
     }
     let (message, signature) = text("msg").zip(text("sig")).ok_or(Fault::Signature)?;
     let algorithm = algorithm(jwk).ok_or(Fault::Key("alg"))?;
-    key.verify(algorithm, message.as_bytes(), &jws::decode(signature, "signature")?)
+    let messages = readings(message).chain([message.as_bytes().to_vec()]);
+    // One text may be read in two ways; a signature that verifies under one of them was made for it.
+    messages
+        .flat_map(|message| readings(signature).map(move |signature| (message.clone(), signature)))
+        .find_map(|(message, signature)| key.verify(algorithm, &message, &signature).ok())
+        .ok_or(Fault::Signature)
+}
+
+/// The bytes that a text may stand for.
+fn readings(text: &str) -> impl Iterator<Item = Vec<u8>> {
+    [hex::decode(text).ok(), jws::decode(text, "bytes").ok()].into_iter().flatten()
 }
 
 /// What the key says that it is for, or what keys of its kind are used with.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use openidconnect::url::{Host, Url};
 
 use super::addresses::Network;
@@ -17,6 +18,8 @@ const ISSUER: &str = "KAHN_OIDC_ISSUER";
 const AUDIENCE: &str = "KAHN_OIDC_AUDIENCE";
 const CLIENT_ID: &str = "KAHN_OIDC_CLIENT_ID";
 const CLIENT_SECRET_FILE: &str = "KAHN_OIDC_CLIENT_SECRET_FILE";
+const PUBLIC_URL: &str = "KAHN_PUBLIC_URL";
+const SESSION_KEY_FILE: &str = "KAHN_SESSION_KEY_FILE";
 const DEFAULT_LONGEST_LIFE_S: u32 = 24 * 60 * 60;
 const DEFAULT_ORG_CLAIM: &str = "org_id";
 /// How often an address may send bad credentials: more than people mistype, less than guessing needs.
@@ -40,7 +43,7 @@ pub(super) struct EntryOptions {
     #[arg(long, env = CLIENT_ID, value_name = "ID")]
     oidc_client_id: Option<String>,
     /// A file that holds that client's secret
-    #[arg(long, env = CLIENT_SECRET_FILE, value_name = "FILE")]
+    #[arg(long, env = CLIENT_SECRET_FILE, value_name = "FILE", value_parser = path())]
     oidc_client_secret_file: Option<PathBuf>,
     /// The claim that names a tenant's org [default: org_id]
     #[arg(long, env = "KAHN_OIDC_ORG_CLAIM", value_name = "NAME")]
@@ -52,10 +55,10 @@ pub(super) struct EntryOptions {
     #[arg(long, env = "KAHN_OIDC_LONGEST_LIFE", value_name = "SECONDS")]
     oidc_longest_life: Option<String>,
     /// The address that people see, as in https://kahn.example.org
-    #[arg(long, env = "KAHN_PUBLIC_URL", value_name = "URL")]
+    #[arg(long, env = PUBLIC_URL, value_name = "URL")]
     public_url: Option<String>,
     /// A file with 32 bytes or more that seal browser sessions
-    #[arg(long, env = "KAHN_SESSION_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = SESSION_KEY_FILE, value_name = "FILE", value_parser = path())]
     session_key_file: Option<PathBuf>,
     /// Addresses of proxies whose X-Forwarded-For is believed, with commas between, as in 10.0.0.0/8,fd00::/8
     #[arg(long, env = "KAHN_TRUSTED_PROXIES", value_name = "ADDRESSES")]
@@ -69,6 +72,11 @@ pub(super) struct EntryOptions {
     /// The way in, where it is not to come from the environment.
     #[arg(skip)]
     pub(super) auth: Option<String>,
+}
+
+/// A path; an empty one is let through, since a variable that is set to nothing is not set.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Who may come in, without mistakes.
@@ -149,6 +157,14 @@ pub(super) enum EntryMistake {
     #[error("the identity provider is configured in part; {missing} {are} missing, so set {it}, or leave all of KAHN_OIDC_* out with KAHN_AUTH=keys-only",
         missing = .0.join(" and "), are = if .0.len() == 1 { "is" } else { "are" }, it = if .0.len() == 1 { "it too" } else { "them too" })]
     InPart(Vec<&'static str>),
+    /// Half of what browsers need to sign in, which would let none of them in and not say so.
+    #[error("{given} is set and {missing} is not, so nobody could sign in with a browser; set both, or neither")]
+    SignInInPart {
+        /// The variable that is set.
+        given: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
     /// Both ways at once.
     #[error(
         "KAHN_AUTH=keys-only lets in API keys alone, and {0} names an identity provider; leave out the one that is not meant"
@@ -218,7 +234,14 @@ impl EntryOptions {
         let mut keep = |mistake| mistakes.push(mistake);
         let provider = self.provider(&mut keep);
         let public_url = given(&self.public_url).and_then(|text| origin(text).map_err(&mut keep).ok()).map(Arc::from);
-        let session_key = self.session_key_file.as_deref().and_then(|path| session_key(path).map_err(&mut keep).ok());
+        let key_file = self.session_key_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let session_key = key_file.and_then(|path| session_key(path).map_err(&mut keep).ok());
+        match (given(&self.public_url), key_file) {
+            _ if provider.is_none() => {}
+            (Some(_), None) => keep(EntryMistake::SignInInPart { given: PUBLIC_URL, missing: SESSION_KEY_FILE }),
+            (None, Some(_)) => keep(EntryMistake::SignInInPart { given: SESSION_KEY_FILE, missing: PUBLIC_URL }),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
         let listed = given(&self.trusted_proxies).unwrap_or_default().split(',').map(str::trim);
         let trusted_proxies = listed
             .filter(|text| !text.is_empty())
@@ -347,7 +370,7 @@ fn issuer(text: &str) -> Result<String, EntryMistake> {
 /// The origin that people see.
 fn origin(text: &str) -> Result<String, EntryMistake> {
     let refused = |fault| EntryMistake::Address {
-        variable: "KAHN_PUBLIC_URL",
+        variable: PUBLIC_URL,
         value: text.to_owned(),
         fault,
         mend: "write it as in https://kahn.example.org",
@@ -395,8 +418,7 @@ fn client_secret(path: &Path) -> Result<Secret, EntryMistake> {
 
 fn session_key(path: &Path) -> Result<Secret, EntryMistake> {
     let mend = "make it with `head -c 48 /dev/urandom | base64`";
-    let refused =
-        |fault: String| EntryMistake::File { variable: "KAHN_SESSION_KEY_FILE", path: path.to_owned(), fault, mend };
+    let refused = |fault: String| EntryMistake::File { variable: SESSION_KEY_FILE, path: path.to_owned(), fault, mend };
     let bytes = read_bounded(path).map_err(|error| refused(format!("which cannot be read ({error})")))?;
     let key = bytes.trim_ascii_end();
     if key.len() < SHORTEST_SESSION_KEY {

@@ -123,8 +123,12 @@ fn a_provider_that_is_half_configured_or_not_to_be_trusted_is_refused_by_the_nam
         ("KAHN_OIDC_CLIENT_ID", "kahn"),
         ("KAHN_OIDC_CLIENT_SECRET_FILE", secret.as_str()),
     ];
+    let key = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(key.path(), [b'k'; 32]).expect("it is written");
+    let key = key.path().display().to_string();
+    let browsers = [("KAHN_PUBLIC_URL", "https://kahn.example.org"), ("KAHN_SESSION_KEY_FILE", key.as_str())];
     let with = |changes: &[(&'static str, &str)]| {
-        let kept = whole.iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
+        let kept = whole.iter().chain(&browsers).filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
         let env: Vec<(&str, &str)> =
             kept.chain(changes).copied().chain([("KAHN_DATABASE_URL", dsn.as_str())]).collect();
         refusal(&env)
@@ -150,6 +154,8 @@ fn a_provider_that_is_half_configured_or_not_to_be_trusted_is_refused_by_the_nam
         ("KAHN_PUBLIC_URL", "https://kahn.example.org/path", "write it as in https://kahn.example.org"),
         ("KAHN_PUBLIC_URL", "http://kahn.example.org", "http is for this machine alone"),
         ("KAHN_SESSION_KEY_FILE", empty.as_str(), "make it with `head -c 48 /dev/urandom | base64`"),
+        ("KAHN_PUBLIC_URL", "", "nobody could sign in with a browser; set both, or neither"),
+        ("KAHN_SESSION_KEY_FILE", "", "nobody could sign in with a browser; set both, or neither"),
     ];
     for (name, value, mend) in cases {
         let (code, sentences) = with(&[(name, value)]);
