@@ -21,6 +21,7 @@ use crate::config::{self, BootError, Serving};
 use crate::domain::Timestamp;
 
 const ADMIN_DATABASE_URL: &str = "KAHN_ADMIN_DATABASE_URL";
+const APP_PASSWORD: &str = "KAHN_APP_PASSWORD";
 
 /// Subcommands that only this build has.
 #[derive(Debug, Subcommand)]
@@ -45,7 +46,8 @@ pub struct MigrateOptions {
     /// Print one JSON object a table (with --check)
     #[arg(long, env = "KAHN_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
-    /// File with the password that the role kahn_app gets (not read with --check)
+    /// File with the password that the role kahn_app gets; without it, KAHN_APP_PASSWORD of the environment (neither is
+    /// read with --check)
     #[arg(long, env = "KAHN_APP_PASSWORD_FILE", value_name = "FILE")]
     app_password_file: Option<PathBuf>,
     /// PEM file with the certificate of the database's authority, instead of the web's
@@ -102,7 +104,8 @@ async fn run_migrate(options: &MigrateOptions, out: &mut dyn Write) -> Result<Ex
         }
         return Ok(if tables.iter().all(|table| table.present) { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    migrate::migrate(&database, options.app_password_file.as_deref(), out).await?;
+    let password = migrate::password(options.app_password_file.as_deref(), config::env(APP_PASSWORD))?;
+    migrate::migrate(&database, password, out).await?;
     Ok(ExitCode::SUCCESS)
 }
 

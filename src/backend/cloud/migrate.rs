@@ -83,6 +83,14 @@ pub(super) enum MigrateError {
         /// Why not.
         reason: String,
     },
+    /// The password variable cannot be used.
+    #[error("KAHN_APP_PASSWORD cannot be used ({0}); it holds one line, the password of kahn_app")]
+    PasswordVariable(&'static str),
+    /// Two passwords for one role.
+    #[error(
+        "KAHN_APP_PASSWORD and KAHN_APP_PASSWORD_FILE (--app-password-file) are both given; leave out the one that is not meant"
+    )]
+    TwoPasswords,
     /// A migration failed, or one that was applied has been edited.
     #[error("a migration failed ({0}); it was rolled back: mend the cause and run `kahn migrate` again")]
     Refinery(String),
@@ -108,7 +116,10 @@ pub(super) enum MigrateError {
 impl MigrateError {
     /// Whether it is a mistake of configuration (exit code 2) rather than of the world (1).
     pub(super) fn is_configuration(&self) -> bool {
-        matches!(self, Self::NoDsn | Self::Dsn(_) | Self::PasswordFile { .. })
+        matches!(
+            self,
+            Self::NoDsn | Self::Dsn(_) | Self::PasswordFile { .. } | Self::PasswordVariable(_) | Self::TwoPasswords
+        )
     }
 }
 
@@ -151,13 +162,34 @@ pub(super) async fn check(database: &Database) -> Result<Vec<RequiredTable>, Mig
     Ok(required_tables().map(row).collect())
 }
 
-/// Applies what is missing, sets kahn_app's password when a file gives one, and looks at the result.
+/// Where the password of kahn_app is to come from.
+#[derive(Debug)]
+pub(super) enum Password<'a> {
+    /// A file with one line.
+    File(&'a Path),
+    /// A variable of the environment: platforms may have nothing else.
+    Variable(String),
+}
+
+/// The one place that a password was given in, if it was.
+pub(super) fn password<'a>(
+    file: Option<&'a Path>,
+    variable: Option<String>,
+) -> Result<Option<Password<'a>>, MigrateError> {
+    match (file, variable) {
+        (Some(_), Some(_)) => Err(MigrateError::TwoPasswords),
+        (Some(path), None) => Ok(Some(Password::File(path))),
+        (None, variable) => Ok(variable.map(Password::Variable)),
+    }
+}
+
+/// Applies what is missing, sets kahn_app's password when one is given, and looks at the result.
 pub(super) async fn migrate(
     database: &Database,
-    password_file: Option<&Path>,
+    password: Option<Password<'_>>,
     out: &mut dyn Write,
 ) -> Result<(), MigrateError> {
-    let password = password_file.map(read_password).transpose()?;
+    let password = password.map(read_password).transpose()?;
     let mut client = connect(database).await?;
     // refinery takes no lock of its own. This one ends with the connection.
     client.execute_typed("SELECT pg_advisory_lock($1)", &[(&LOCK, Type::INT8)]).await?;
@@ -185,18 +217,27 @@ pub(super) async fn migrate(
     }
 }
 
-fn read_password(path: &Path) -> Result<String, MigrateError> {
-    let refused = |reason: &str| MigrateError::PasswordFile { path: path.to_owned(), reason: reason.to_owned() };
-    let text = std::fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
-    let password = text.strip_suffix('\n').unwrap_or(&text);
-    let password = password.strip_suffix('\r').unwrap_or(password);
-    if password.is_empty() {
-        return Err(refused("it is empty"));
+fn read_password(password: Password<'_>) -> Result<String, MigrateError> {
+    match password {
+        Password::File(path) => {
+            let refused =
+                |reason: &str| MigrateError::PasswordFile { path: path.to_owned(), reason: reason.to_owned() };
+            let text = std::fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
+            Ok(one_line(&text).map_err(refused)?.to_owned())
+        }
+        Password::Variable(text) => Ok(one_line(&text).map_err(MigrateError::PasswordVariable)?.to_owned()),
     }
-    if password.contains(['\n', '\r', '\0']) {
-        return Err(refused("it holds more than one line"));
+}
+
+/// A password, without the end of its line.
+fn one_line(text: &str) -> Result<&str, &'static str> {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    match line {
+        "" => Err("it is empty"),
+        _ if line.contains(['\n', '\r', '\0']) => Err("it holds more than one line"),
+        _ => Ok(line),
     }
-    Ok(password.to_owned())
 }
 
 /// The server gets a SCRAM verifier, never the password: statements end up in logs.

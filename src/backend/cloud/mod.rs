@@ -34,6 +34,7 @@ mod rate_limit;
 mod reindex;
 mod retention;
 mod scope;
+mod secret;
 mod session;
 mod settings;
 mod store;

@@ -1,9 +1,7 @@
 //! The way in, as it is configured: API keys alone, or an identity provider beside them; and what browsers and addresses
 //! need. Checked whole before anything opens; every refusal names the variable that mends it.
 
-use std::fmt;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -12,25 +10,24 @@ use openidconnect::url::{Host, Url};
 
 use super::addresses::Network;
 use super::bucket::Flow;
+use super::secret::{Names, Place, Secret};
 use crate::config;
 
 const ISSUER: &str = "KAHN_OIDC_ISSUER";
 const AUDIENCE: &str = "KAHN_OIDC_AUDIENCE";
 const CLIENT_ID: &str = "KAHN_OIDC_CLIENT_ID";
-const CLIENT_SECRET_FILE: &str = "KAHN_OIDC_CLIENT_SECRET_FILE";
+const CLIENT_SECRET: Names = Names { variable: "KAHN_OIDC_CLIENT_SECRET", file: "KAHN_OIDC_CLIENT_SECRET_FILE" };
 const PUBLIC_URL: &str = "KAHN_PUBLIC_URL";
-const SESSION_KEY_FILE: &str = "KAHN_SESSION_KEY_FILE";
+const SESSION_KEY: Names = Names { variable: "KAHN_SESSION_KEY", file: "KAHN_SESSION_KEY_FILE" };
 const DEFAULT_LONGEST_LIFE_S: u32 = 24 * 60 * 60;
 const DEFAULT_ORG_CLAIM: &str = "org_id";
 /// How often an address may send bad credentials: more than people mistype, less than guessing needs.
 const FAILURES: Flow = Flow { rate_per_s: 5, burst: 100 };
-/// The longest secret that is read.
-const LONGEST_SECRET: u64 = 4096;
 /// Bytes of a session key at the least: what an attacker would have to guess.
 const SHORTEST_SESSION_KEY: usize = 32;
 
-/// Options of `kahn serve` about who may come in, as they were typed. Secrets come from files: arguments and the
-/// environment are for more eyes than that.
+/// Options of `kahn serve` about who may come in, as they were typed. Secrets come from files, or from the environment
+/// where a platform has nothing else; arguments are for more eyes than that.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct EntryOptions {
     /// The identity provider's issuer, as its discovery says it
@@ -42,8 +39,8 @@ pub(super) struct EntryOptions {
     /// This server's own client at the provider: for introspection and for signing in
     #[arg(long, env = CLIENT_ID, value_name = "ID")]
     oidc_client_id: Option<String>,
-    /// A file that holds that client's secret
-    #[arg(long, env = CLIENT_SECRET_FILE, value_name = "FILE", value_parser = path())]
+    /// A file that holds that client's secret; without it, KAHN_OIDC_CLIENT_SECRET of the environment
+    #[arg(long, env = CLIENT_SECRET.file, value_name = "FILE", value_parser = path())]
     oidc_client_secret_file: Option<PathBuf>,
     /// The claim that names a tenant's org [default: org_id]
     #[arg(long, env = "KAHN_OIDC_ORG_CLAIM", value_name = "NAME")]
@@ -57,8 +54,8 @@ pub(super) struct EntryOptions {
     /// The address that people see, as in https://kahn.example.org
     #[arg(long, env = PUBLIC_URL, value_name = "URL")]
     public_url: Option<String>,
-    /// A file with 32 bytes or more that seal browser sessions
-    #[arg(long, env = SESSION_KEY_FILE, value_name = "FILE", value_parser = path())]
+    /// A file with 32 bytes or more that seal browser sessions; without it, KAHN_SESSION_KEY of the environment
+    #[arg(long, env = SESSION_KEY.file, value_name = "FILE", value_parser = path())]
     session_key_file: Option<PathBuf>,
     /// Addresses of proxies whose X-Forwarded-For is believed, with commas between, as in 10.0.0.0/8,fd00::/8
     #[arg(long, env = "KAHN_TRUSTED_PROXIES", value_name = "ADDRESSES")]
@@ -120,23 +117,6 @@ pub(super) enum Typ {
     Compat,
     /// at+jwt.
     Strict,
-}
-
-/// Bytes that nobody prints.
-#[derive(Clone)]
-pub(super) struct Secret(Arc<[u8]>);
-
-impl Secret {
-    /// The bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
 }
 
 /// Why there is no way in, or none that could be meant.
@@ -207,6 +187,19 @@ pub(super) enum EntryMistake {
         /// How it is mended.
         mend: &'static str,
     },
+    /// A variable that cannot be used, and whose value is nobody's business.
+    #[error("{variable} is set to something {fault}; {mend}")]
+    Variable {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with it.
+        fault: String,
+        /// How it is mended.
+        mend: &'static str,
+    },
+    /// A secret that stands in two places.
+    #[error("{0} and {1} are both set; leave out the one that is not meant")]
+    TwoPlaces(&'static str, &'static str),
     /// An address of a proxy that is none.
     #[error("KAHN_TRUSTED_PROXIES holds {0:?}, which is no address or network; write it as in 10.0.0.0/8,fd00::/8")]
     NoNetwork(String),
@@ -234,14 +227,23 @@ impl EntryOptions {
         let mut keep = |mistake| mistakes.push(mistake);
         let provider = self.provider(&mut keep);
         let public_url = given(&self.public_url).and_then(|text| origin(text).map_err(&mut keep).ok()).map(Arc::from);
-        let key_file = self.session_key_file.as_deref().filter(|path| !path.as_os_str().is_empty());
-        let session_key = key_file.and_then(|path| session_key(path).map_err(&mut keep).ok());
-        match (given(&self.public_url), key_file) {
+        let key_place = Place::of(SESSION_KEY, self.variable(SESSION_KEY.variable), self.session_key_file.as_deref());
+        let key_variable = match &key_place {
+            Ok(None) => None,
+            Ok(Some(place)) => Some(place.variable()),
+            Err(_) => Some(SESSION_KEY.file),
+        };
+        match (given(&self.public_url), key_variable) {
             _ if provider.is_none() => {}
-            (Some(_), None) => keep(EntryMistake::SignInInPart { given: PUBLIC_URL, missing: SESSION_KEY_FILE }),
-            (None, Some(_)) => keep(EntryMistake::SignInInPart { given: SESSION_KEY_FILE, missing: PUBLIC_URL }),
+            (Some(_), None) => keep(EntryMistake::SignInInPart { given: PUBLIC_URL, missing: SESSION_KEY.file }),
+            (None, Some(given)) => keep(EntryMistake::SignInInPart { given, missing: PUBLIC_URL }),
             (Some(_), Some(_)) | (None, None) => {}
         }
+        let session_key =
+            key_place.and_then(|place| place.map(|place| session_key(&place)).transpose()).unwrap_or_else(|mistake| {
+                keep(mistake);
+                None
+            });
         let listed = given(&self.trusted_proxies).unwrap_or_default().split(',').map(str::trim);
         let trusted_proxies = listed
             .filter(|text| !text.is_empty())
@@ -272,13 +274,23 @@ impl EntryOptions {
         }
     }
 
+    /// A variable that is no option; where the way in was given, the environment is not read.
+    fn variable(&self, name: &str) -> Option<String> {
+        if self.auth.is_some() { None } else { config::env(name) }
+    }
+
     fn provider(&self, keep: &mut impl FnMut(EntryMistake)) -> Option<ProviderSettings> {
-        let secret_file = self.oidc_client_secret_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let value = self.variable(CLIENT_SECRET.variable);
+        let secret = Place::of(CLIENT_SECRET, value, self.oidc_client_secret_file.as_deref());
+        let secret_variable = match &secret {
+            Ok(Some(place)) => place.variable(),
+            _ => CLIENT_SECRET.file,
+        };
         let named = [
             (ISSUER, given(&self.oidc_issuer).is_some()),
             (AUDIENCE, given(&self.oidc_audience).is_some()),
             (CLIENT_ID, given(&self.oidc_client_id).is_some()),
-            (CLIENT_SECRET_FILE, secret_file.is_some()),
+            (secret_variable, !matches!(secret, Ok(None))),
         ];
         let first_named = named.iter().find(|(_, is_named)| *is_named).map(|(variable, _)| *variable);
         match (self.auth.clone().or_else(|| config::env("KAHN_AUTH")).as_deref(), first_named) {
@@ -302,7 +314,11 @@ impl EntryOptions {
             keep(EntryMistake::InPart(missing));
         }
         let issuer = given(&self.oidc_issuer).and_then(|text| issuer(text).map_err(&mut *keep).ok());
-        let client_secret = secret_file.and_then(|path| client_secret(path).map_err(&mut *keep).ok());
+        let client_secret =
+            secret.and_then(|place| place.map(|place| client_secret(&place)).transpose()).unwrap_or_else(|mistake| {
+                keep(mistake);
+                None
+            });
         let typ = match given(&self.oidc_typ) {
             None | Some("compat") => Typ::Compat,
             Some("strict") => Typ::Strict,
@@ -401,34 +417,26 @@ pub(super) fn is_trustworthy(url: &Url) -> bool {
     }
 }
 
-fn client_secret(path: &Path) -> Result<Secret, EntryMistake> {
+fn client_secret(place: &Place) -> Result<Secret, EntryMistake> {
     let mend = "put the client's secret in it, and nothing else";
-    let refused =
-        |fault: String| EntryMistake::File { variable: CLIENT_SECRET_FILE, path: path.to_owned(), fault, mend };
-    let bytes = read_bounded(path).map_err(|error| refused(format!("which cannot be read ({error})")))?;
+    let bytes = place.read(mend)?;
     let secret = bytes.trim_ascii();
     if secret.is_empty() {
-        return Err(refused("which is empty".to_owned()));
+        return Err(place.refused("which is empty".to_owned(), mend));
     }
     if std::str::from_utf8(secret).is_err() || secret.iter().any(u8::is_ascii_control) {
-        return Err(refused("which holds more than one line of text".to_owned()));
+        return Err(place.refused("which holds more than one line of text".to_owned(), mend));
     }
-    Ok(Secret(secret.into()))
+    Ok(Secret::new(secret))
 }
 
-fn session_key(path: &Path) -> Result<Secret, EntryMistake> {
+fn session_key(place: &Place) -> Result<Secret, EntryMistake> {
     let mend = "make it with `head -c 48 /dev/urandom | base64`";
-    let refused = |fault: String| EntryMistake::File { variable: SESSION_KEY_FILE, path: path.to_owned(), fault, mend };
-    let bytes = read_bounded(path).map_err(|error| refused(format!("which cannot be read ({error})")))?;
+    let bytes = place.read(mend)?;
     let key = bytes.trim_ascii_end();
     if key.len() < SHORTEST_SESSION_KEY {
-        return Err(refused(format!("which holds {} bytes, and a key has {SHORTEST_SESSION_KEY} or more", key.len())));
+        let fault = format!("which holds {} bytes, and a key has {SHORTEST_SESSION_KEY} or more", key.len());
+        return Err(place.refused(fault, mend));
     }
-    Ok(Secret(key.into()))
-}
-
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LONGEST_SECRET).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(Secret::new(key))
 }

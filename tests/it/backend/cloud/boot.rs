@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use super::cluster::{APP_PASSWORD, Database, shared};
-use crate::support::{PATIENCE, Server, kahn, run};
+use crate::support::{PATIENCE, Server, kahn, request, run};
 
 /// Starts the server, which must refuse: its exit code and its sentences.
 fn refusal(env: &[(&str, &str)]) -> (i32, Vec<String>) {
@@ -156,11 +156,48 @@ fn a_provider_that_is_half_configured_or_not_to_be_trusted_is_refused_by_the_nam
         ("KAHN_SESSION_KEY_FILE", empty.as_str(), "make it with `head -c 48 /dev/urandom | base64`"),
         ("KAHN_PUBLIC_URL", "", "nobody could sign in with a browser; set both, or neither"),
         ("KAHN_SESSION_KEY_FILE", "", "nobody could sign in with a browser; set both, or neither"),
+        ("KAHN_OIDC_CLIENT_SECRET", "a secret", "and KAHN_OIDC_CLIENT_SECRET_FILE are both set"),
     ];
     for (name, value, mend) in cases {
         let (code, sentences) = with(&[(name, value)]);
         assert_eq!((code, sentences.len()), (2, 1), "{name}={value}: {sentences:?}");
         assert!(sentences[0].contains(name) && sentences[0].contains(mend), "{name}={value}: {sentences:?}");
+        assert!(!sentences[0].contains("a secret"), "{sentences:?}");
+    }
+}
+
+/// A platform that has variables and no files could not let anybody sign in.
+#[test]
+fn secrets_come_from_the_environment_where_there_are_no_files() {
+    let database = Database::fresh();
+    let dsn = database.app_dsn();
+    let whole = [
+        ("KAHN_DATABASE_URL", dsn.as_str()),
+        ("KAHN_OIDC_ISSUER", "https://127.0.0.1:1"),
+        ("KAHN_OIDC_AUDIENCE", "kahn"),
+        ("KAHN_OIDC_CLIENT_ID", "kahn"),
+        ("KAHN_OIDC_CLIENT_SECRET", "a secret"),
+        ("KAHN_PUBLIC_URL", "https://kahn.example.org"),
+        ("KAHN_SESSION_KEY", "a secret of the tests that is long enough"),
+    ];
+    let server = Server::start(&["serve", "--bind", "127.0.0.1:0"], &whole);
+    // With a session's key the way into the browser is open: it says that the provider is away, not that there is none.
+    let answer = request(&server.url, ("GET", "/auth/login"), &[], None);
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    drop(server);
+
+    for (name, value, mend) in [
+        ("KAHN_OIDC_CLIENT_SECRET", "a secret\nof two lines", "put the client's secret in it"),
+        ("KAHN_OIDC_CLIENT_SECRET", " ", "put the client's secret in it"),
+        ("KAHN_SESSION_KEY", "a secret too short", "make it with `head -c 48 /dev/urandom | base64`"),
+        ("KAHN_SESSION_KEY_FILE", "/nowhere/key", "KAHN_SESSION_KEY and KAHN_SESSION_KEY_FILE are both set"),
+        ("KAHN_PUBLIC_URL", "", "KAHN_SESSION_KEY is set and KAHN_PUBLIC_URL is not"),
+        ("KAHN_AUTH", "keys-only", "KAHN_OIDC_ISSUER names an identity provider"),
+    ] {
+        let kept = whole.iter().copied().filter(|(kept, _)| *kept != name);
+        let (code, sentences) = refusal(&kept.chain([(name, value)]).collect::<Vec<_>>());
+        assert_eq!((code, sentences.len()), (2, 1), "{name}: {sentences:?}");
+        assert!(sentences[0].contains(name) && sentences[0].contains(mend), "{name}: {sentences:?}");
         assert!(!sentences[0].contains("a secret"), "{sentences:?}");
     }
 }

@@ -61,6 +61,37 @@ fn without_a_dsn_or_with_a_bad_password_file_it_says_what_to_do() {
     assert_eq!(migrate(&database.admin_dsn(), &["--check"]).status.code(), Some(1), "nothing was applied");
 }
 
+/// A platform that has variables and no files could set no password, and the server could not log in.
+#[test]
+fn the_password_may_come_from_the_environment_and_only_from_one_place() {
+    let cluster = Cluster::start();
+    let owner = cluster.dsn("postgres", "postgres");
+    let with = |args: &[&str], password: &str| {
+        let env = [("KAHN_ADMIN_DATABASE_URL", owner.as_str()), ("KAHN_APP_PASSWORD", password), ("KAHN_LOG", "off")];
+        run(&[&["migrate"], args].concat(), &env)
+    };
+    let done = with(&["--app-password-file", "/nowhere/app.pw"], "of-the-variable");
+    assert_eq!(done.status.code(), Some(2));
+    assert!(text(&done.stderr).contains("are both given; leave out"), "{}", text(&done.stderr));
+    let done = with(&[], "of-the\nvariable");
+    assert_eq!(done.status.code(), Some(2));
+    assert!(text(&done.stderr).contains("KAHN_APP_PASSWORD cannot be used (it holds more than one line)"));
+    assert!(!text(&done.stderr).contains("of-the"), "it shows none of it");
+    assert_eq!(with(&["--check"], "of-the-variable").status.code(), Some(1), "nothing was applied");
+
+    let done = with(&[], "of-the-variable");
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(text(&done.stdout).ends_with("set the password of kahn_app\n"), "{}", text(&done.stdout));
+    assert!(!text(&done.stdout).contains("of-the-variable"));
+    let app = |password: &str| format!("postgres://kahn_app:{password}@127.0.0.1:{}/postgres", cluster.port);
+    drop(Server::start(
+        &["serve", "--bind", "127.0.0.1:0"],
+        &[("KAHN_DATABASE_URL", &app("of-the-variable")), ("KAHN_AUTH", "keys-only")],
+    ));
+    let wrong = run(&["serve"], &[("KAHN_DATABASE_URL", &app("another")), ("KAHN_AUTH", "keys-only")]);
+    assert_eq!(wrong.status.code(), Some(1), "the database asks for the password");
+}
+
 /// Roles belong to the cluster: on a new one, several first migrations race for them.
 #[test]
 fn many_databases_of_a_new_cluster_at_once_and_one_of_a_mere_owner() {
