@@ -23,8 +23,8 @@ pub(crate) fn get(address: &str, path: &str) -> std::io::Result<Answer> {
 /// One connection that is kept.
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Header fields of every request.
-    fields: String,
+    /// Header fields of every request, Host among them.
+    pub(crate) fields: String,
     buffer: Vec<u8>,
 }
 

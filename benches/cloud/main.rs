@@ -36,8 +36,10 @@ of_the_other_bench!(
     websocket = "../bars/websocket.rs",
 );
 
+mod airlock;
 mod append;
 mod database;
+mod door;
 mod pages;
 mod replica;
 mod tenants;
@@ -53,6 +55,7 @@ const GROUPS: &[Group] = &[
     ("size", |_, archives, rows| size::stripped(archives, rows, ("binary, stripped (cloud)", 13.0))),
     ("ingest", append::ingest),
     ("pages", pages::beside_the_query),
+    ("door", door::at_the_door),
     ("replica", replica::commit_to_frame),
     ("tenants", tenants::many_runs),
 ];
