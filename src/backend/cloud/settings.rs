@@ -51,7 +51,7 @@ pub(super) struct EntryOptions {
     /// Seconds that a signed token may be good for at the most [default: 86400]
     #[arg(long, env = "KAHN_OIDC_LONGEST_LIFE", value_name = "SECONDS")]
     oidc_longest_life: Option<String>,
-    /// The address that people see, as in https://kahn.example.org
+    /// The address that people see: https, its host, and its port where it has one
     #[arg(long, env = PUBLIC_URL, value_name = "URL")]
     public_url: Option<String>,
     /// A file with 32 bytes or more that seal browser sessions; without it, KAHN_SESSION_KEY of the environment
