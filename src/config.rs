@@ -16,6 +16,9 @@ pub struct Typed {
     /// Show agents and audits
     #[arg(long, env = "KAHN_AGENT_VIEWS", value_name = "on|off")]
     pub agent_views: Option<String>,
+    /// Tell the log of each answer: request id, method, route, status, bytes, milliseconds [default: off]
+    #[arg(long, env = "KAHN_ACCESS_LOG", value_name = "on|off")]
+    pub access_log: Option<String>,
     /// Live clients at once, over all tenants [default: 12000]
     #[arg(long, env = "KAHN_MAX_SOCKETS", value_name = "N")]
     pub max_sockets: Option<String>,
@@ -55,6 +58,8 @@ pub struct Config {
     pub stall_after_ms: u64,
     /// Whether agents and audits are shown.
     pub agent_views: bool,
+    /// Whether each answer is told to the log.
+    pub access_log: bool,
     /// How many clients may listen.
     pub sockets: SocketLimits,
 }
@@ -123,17 +128,18 @@ impl Config {
                 DEFAULT_STALL_AFTER_S
             }
         };
-        let agent_views = match typed.agent_views.as_deref() {
-            None => defaults.agent_views,
+        let mut switch = |typed: &Option<String>, (flag, variable): (&str, &str), default: bool| match typed.as_deref()
+        {
+            None => default,
             Some("on") => true,
             Some("off") => false,
             Some(text) => {
-                mistakes.push(format!(
-                    "--agent-views (KAHN_AGENT_VIEWS) is {text:?}; write it as --agent-views on, or off"
-                ));
-                defaults.agent_views
+                mistakes.push(format!("{flag} ({variable}) is {text:?}; write it as {flag} on, or off"));
+                default
             }
         };
+        let agent_views = switch(&typed.agent_views, ("--agent-views", "KAHN_AGENT_VIEWS"), defaults.agent_views);
+        let access_log = switch(&typed.access_log, ("--access-log", "KAHN_ACCESS_LOG"), false);
         let mut count = |typed: &Option<String>, name: &str, default: usize| match typed {
             None => default,
             Some(text) => text.parse().ok().filter(|count| *count > 0).unwrap_or_else(|| {
@@ -150,7 +156,7 @@ impl Config {
                 DEFAULT_MAX_TENANT_SOCKETS,
             ),
         };
-        Self { bind, stall_after_ms: stall_after_s * 1000, agent_views, sockets }
+        Self { bind, stall_after_ms: stall_after_s * 1000, agent_views, access_log, sockets }
     }
 }
 

@@ -26,6 +26,7 @@
 //! - [`backend`]: the one switch, and its twins `oss` and `cloud`.
 //! - [`live`]: who listens, and what is made once for all of them.
 //! - [`memory`]: finished answers, held while they are still the answer.
+//! - [`metrics`]: what the process counted of itself.
 //! - [`services`]: what the server is made of.
 //! - [`http`]: the app factory, the routes, the live feed.
 //! - [`cli`]: the command line.
@@ -40,5 +41,6 @@ pub mod http;
 pub mod insight;
 pub mod live;
 pub mod memory;
+pub mod metrics;
 pub mod reduce;
 pub mod services;

@@ -6,6 +6,7 @@
 //! What takes long is made by one request at a time; whoever asks the same meanwhile waits for it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use quick_cache::{OptionsBuilder, Weighter};
 use sha2::Sha256;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::contract::Principal;
+use crate::contract::{CacheVitals, Principal};
 use crate::domain::Timestamp;
 
 /// Bytes that all held answers take together, at the most.
@@ -29,6 +30,8 @@ pub struct Memory {
     held: Cache<Key, Held, ByBytes>,
     /// Answers that take long and are being made now.
     turns: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// The right to make an answer, until it is dropped.
@@ -122,7 +125,12 @@ impl Memory {
             .weight_capacity(CAPACITY)
             .build()
             .map(|options| Cache::with_options(options, ByBytes, Default::default(), Default::default()));
-        Self { held: options.unwrap_or_else(|_| by_default()), turns: Mutex::default() }
+        Self {
+            held: options.unwrap_or_else(|_| by_default()),
+            turns: Mutex::default(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
     }
 
     /// Waits until nobody else is making this answer: what takes long is made once for all who ask at the same time.
@@ -139,8 +147,19 @@ impl Memory {
 
     /// The answer of this revision at this moment, where it is held.
     pub fn find(&self, key: &Key, revision: u64, now: Timestamp) -> Option<(Span, Arc<Finished>)> {
-        let held = self.held.get(key)?;
-        (held.revision == revision && held.span.contains(now)).then_some((held.span, held.answer))
+        let held = self.held.get(key).filter(|held| held.revision == revision && held.span.contains(now));
+        if held.is_some() { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
+        held.map(|held| (held.span, held.answer))
+    }
+
+    /// How much is held, and how often it was there.
+    pub fn vitals(&self) -> CacheVitals {
+        CacheVitals {
+            entries: self.held.len() as u64,
+            bytes: self.held.weight(),
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+        }
     }
 
     /// Holds an answer. `revision` was asked for before anything was read that the answer is made of.

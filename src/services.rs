@@ -10,6 +10,7 @@ use crate::contract::{Access, Account, Backend, Principal, ReadLimit, Store, Sto
 use crate::domain::{RunId, Timestamp, parse_line};
 use crate::live::Live;
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::reduce::RunState;
 
 /// What the server is made of. Cheap to clone; every worker has one.
@@ -27,6 +28,10 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// What is held of finished answers.
     pub memory: Arc<Memory>,
+    /// What is counted of all this.
+    pub metrics: Arc<Metrics>,
+    /// Whether each answer is told to the log.
+    pub access_log: bool,
     /// What clients are told about this server.
     pub settings: Settings,
     /// Decoded ingest bytes that may be in flight, over all requests.
@@ -93,6 +98,8 @@ impl Services {
             account: backend.account,
             clock,
             memory: Arc::new(Memory::new()),
+            metrics: Arc::new(Metrics::new()),
+            access_log: config.access_log,
             settings: Settings {
                 mode,
                 read_only: backend.read_only,

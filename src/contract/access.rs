@@ -31,6 +31,11 @@ pub trait Access: Send + Sync {
         Ok(None)
     }
 
+    /// Whether the request may read what this process counted of itself (GET /metrics).
+    fn may_scrape(&self, _request: &RequestFacts) -> bool {
+        false
+    }
+
     /// Whether a person can sign in with a browser.
     fn offers_sign_in(&self) -> bool {
         false

@@ -19,8 +19,8 @@ pub use account::{
 pub use description::Description;
 pub use list::{Filter, ListPage, ListPosition, ListQuery, Order, Selection, Sort, SortKey, leaves_window_at};
 pub use store::{
-    About, Appended, Change, Changes, GraphFile, GraphPut, Lines, Loaded, Part, Problems, ReadLimit, Spawned, Store,
-    StoreError, Summaries, WrittenTo,
+    About, Appended, CacheVitals, CallVitals, Change, Changes, Connections, GraphFile, GraphPut, Lines, Loaded, Part,
+    Problems, ReadLimit, Spawned, Store, StoreError, Summaries, Vitals, WrittenTo,
 };
 
 /// A backend whose checks have passed: what differs between the builds.

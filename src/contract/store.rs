@@ -77,6 +77,63 @@ pub trait Store: Send + Sync {
 
     /// Whether the storage answers.
     async fn ready(&self) -> Result<(), StoreError>;
+
+    /// How the storage is doing, as far as that is known without asking it.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
+}
+
+/// How a storage is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Its connections, where it has such.
+    pub connections: Option<Connections>,
+    /// What it holds in memory, where that is a cache.
+    pub cache: Option<CacheVitals>,
+    /// What was asked of it, where that is counted.
+    pub calls: Vec<CallVitals>,
+}
+
+/// How the calls of one name went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallVitals {
+    /// The name, of a fixed set.
+    pub name: &'static str,
+    /// How many there were.
+    pub calls: u64,
+    /// How many got no answer, or an error.
+    pub failed: u64,
+    /// How often one was run again.
+    pub retried: u64,
+    /// How long all of them took.
+    pub time: std::time::Duration,
+}
+
+/// The connections of a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// At work.
+    pub busy: u64,
+    /// Open, with nothing to do.
+    pub idle: u64,
+    /// How many there may be.
+    pub most: u64,
+    /// Requests that wait for one.
+    pub waiting: u64,
+}
+
+/// What is held in memory, and how often it was there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheVitals {
+    /// How many things.
+    pub entries: u64,
+    /// The bytes that they count as.
+    pub bytes: u64,
+    /// Times that something was found.
+    pub hits: u64,
+    /// Times that it was not.
+    pub misses: u64,
 }
 
 /// What a revision is of.

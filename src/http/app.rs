@@ -18,8 +18,9 @@ use actix_web::{App, Error, HttpMessage as _, HttpServer, web};
 
 use super::error::ApiError;
 use super::ingest::{announced_length, unsupported_encoding};
+use super::observe::Observed;
 use super::principal::{budget_fields, facts};
-use super::routes::routes;
+use super::routes::{patterns, routes};
 use crate::services::Services;
 
 /// The app over these services.
@@ -28,8 +29,10 @@ pub fn app(
 ) -> App<
     impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>,
 > {
+    let counted = services.metrics.worker(patterns().len());
     App::new()
         .app_data(web::Data::new(services))
+        .app_data(web::Data::from(counted))
         .app_data(web::Data::new(RequestIds::new()))
         .configure(routes)
         .wrap(Compress::default())
@@ -167,8 +170,10 @@ async fn finish(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let id = ids.of(&request);
+    let observed = Observed::begin(&request);
     // Where no response comes back the request is gone too, so its problem goes round the end of this function.
     let stray = |problem: ApiError| -> Error {
+        observed.fault(&id, &problem);
         let problem = problem.answering(&id);
         let guarded = HEADERS.iter().fold(problem, |problem, (name, value)| {
             problem.header(name.clone(), value.to_str().unwrap_or_default().to_owned())
@@ -194,6 +199,9 @@ async fn finish(
         _ => None,
     };
     let budget = budget_fields(&response.request().extensions());
+    if let Some(problem) = &problem {
+        observed.problem(&response, problem);
+    }
     let mut response = match problem {
         Some(problem) => {
             if status.is_server_error() {
@@ -210,9 +218,11 @@ async fn finish(
     for (name, value) in budget.into_iter().flatten() {
         headers.insert(name, value);
     }
-    if let Ok(value) = HeaderValue::try_from(id) {
+    let id_field = HeaderValue::try_from(id.as_str());
+    if let Ok(value) = id_field {
         headers.insert(X_REQUEST_ID, value);
     }
+    observed.answer(&id, &response);
     Ok(response)
 }
 

@@ -90,6 +90,16 @@ impl ApiError {
         self.header(header::HeaderName::from_static("x-request-id"), request_id.to_owned())
     }
 
+    /// The status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The code.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The code and the sentence, for places that are no HTTP answer.
     pub(super) fn code_and_detail(&self) -> (&'static str, &str) {
         (self.code, &self.detail)

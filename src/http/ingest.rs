@@ -60,9 +60,9 @@ pub(super) async fn transitions(
     let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
     let read = away(move || {
         let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
-        Ok((Batch::read(&body)?, room))
+        Ok((Batch::read(&body)?, body.len() as u64, room))
     });
-    let (batch, room) = match read.await {
+    let (batch, bytes, room) = match read.await {
         Ok(read) => read,
         Err(problem) => {
             // Reading is work too: it costs what was announced. Whether that was still there changes nothing for the batch.
@@ -79,6 +79,11 @@ pub(super) async fn transitions(
         let parts = batch.place(&services, &who, from_seq).await?;
         let done = services.store.append(&who, parts).await?;
         drop(room);
+        let counted = &services.metrics.ingest;
+        counted.batches.add(1);
+        counted.bytes.add(bytes);
+        counted.accepted.add(done.accepted);
+        counted.duplicates.add(done.duplicates);
         Ok(AppendedView {
             accepted: done.accepted,
             duplicates: done.duplicates,
@@ -122,6 +127,7 @@ pub(super) async fn put_graph(
         })
         .await?;
         let put = services.store.put_graph(&who, &named, body).await?;
+        services.metrics.ingest.graphs.add(1);
         drop(room);
         Ok((put, graph_sha256))
     });

@@ -17,12 +17,14 @@ mod list;
 mod meta;
 mod moment;
 mod nodes;
+mod observe;
 mod pages;
 mod params;
 mod principal;
 mod room;
 mod routes;
 mod runs;
+mod scrape;
 mod view;
 
 pub use app::{app, serve};

@@ -1,12 +1,15 @@
 //! The table of routes.
 
-use actix_web::guard::GuardContext;
+use std::sync::LazyLock;
+
+use actix_web::guard::{Guard, GuardContext};
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{FromRequest, Handler, HttpRequest, Responder, Scope, guard, web};
 
 use super::error::ApiError;
 use super::{
     activity, aggregates, auth, billing, compare, diagnostics, feed, ingest, keys, list, meta, nodes, pages, runs,
+    scrape,
 };
 
 /// An address, and what it takes.
@@ -32,6 +35,7 @@ fn all() -> Vec<Route> {
     vec![
         get("/healthz",                                meta::health),
         get("/readyz",                                 meta::ready),
+        get("/metrics",                                scrape::metrics),
         get("/api/config",                             meta::config),
         get("/api/me",                                 meta::me),
         get("/api/runs",                               list::runs),
@@ -72,23 +76,46 @@ fn all() -> Vec<Route> {
 
 /// Adds every route, and the answer to whatever is none.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
-    let mut routes = all();
+    let mut routes: Vec<(usize, Route)> = all().into_iter().enumerate().collect();
     // Addresses are tried in this order, and a pattern costs far more than a comparison.
-    routes.sort_by_key(|route| route.pattern.contains('{'));
-    for route in routes {
+    routes.sort_by_key(|(_, route)| route.pattern.contains('{'));
+    for (number, route) in routes {
         match route.services {
             Services::Resource(answers) => {
-                let resource = web::resource(route.pattern).default_service(refused(&route.methods));
+                let resource = web::resource(route.pattern).guard(Matched(number));
+                let resource = resource.default_service(refused(&route.methods));
                 config.service(answers.into_iter().fold(resource, actix_web::Resource::route));
             }
             Services::OfRun(scopes) => {
                 scopes.into_iter().for_each(|scope| {
-                    config.service(scope);
+                    config.service(scope.guard(Matched(number)));
                 });
             }
         }
     }
     config.default_service(web::to(nothing_here));
+}
+
+/// The number of the route that a request came to, in the order of the table. As the last guard of its route, it leaves itself
+/// with the request: the library's own way to a route's pattern costs far more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Matched(pub(super) usize);
+
+impl Guard for Matched {
+    fn check(&self, context: &GuardContext<'_>) -> bool {
+        context.req_data_mut().insert(*self);
+        true
+    }
+}
+
+/// What stands for the pattern where an address is none of the table's.
+pub(super) const NO_ROUTE: &str = "none";
+
+/// The patterns of all routes, in the order of the table.
+pub(super) fn patterns() -> &'static [&'static str] {
+    static PATTERNS: LazyLock<Vec<&'static str>> =
+        LazyLock::new(|| all().into_iter().map(|route| route.pattern).collect());
+    &PATTERNS
 }
 
 const RUNS: &str = "/api/runs";

@@ -69,6 +69,11 @@ impl Live {
         }))
     }
 
+    /// How many clients have a seat.
+    pub fn clients(&self) -> usize {
+        held(&self.0.taken).in_all
+    }
+
     /// Takes a seat for this principal, who asked with these facts. Every change after this returned rings its bell.
     ///
     /// # Errors

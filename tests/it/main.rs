@@ -6,6 +6,7 @@
 //! - `across`: agents, audits, nodes and comparisons, held against a second opinion.
 //! - `ingest`: exactly once, all or nothing, durable.
 //! - `insight`: what one run tells: each finding, the verdict, moments, a node's recent runs.
+//! - `metrics`: what is counted of requests, and the line that each answer has in the log, where it is wanted.
 //! - `every_route`: the guards that no address is without.
 //! - `hostile`: bodies, cursors and clients that mean harm.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
@@ -34,6 +35,7 @@ mod hostile;
 mod imports;
 mod ingest;
 mod insight;
+mod metrics;
 mod pages;
 mod producers;
 mod push;

@@ -13,6 +13,9 @@ use kahn::domain::Timestamp;
 /// How long a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What reads /metrics, where a build wants a token for that.
+pub(crate) const METRICS_TOKEN: &str = "scrape-0123456789abcdef0123456789abcdef";
+
 /// The binary under test, with an environment that holds nothing of kahn's but what the test gives.
 pub(crate) fn kahn(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kahn"));
@@ -190,6 +193,9 @@ impl Kitchen {
 
     /// The Authorization header that a path wants, if this build wants one.
     pub(crate) fn bearer(&self, path: &str) -> Option<String> {
+        if path.starts_with("/metrics") {
+            return self.read_key.as_ref().map(|_| format!("Bearer {METRICS_TOKEN}"));
+        }
         let key = if path.starts_with("/v1/ingest") { &self.ingest_key } else { &self.read_key };
         key.as_ref().map(|key| format!("Bearer {key}"))
     }

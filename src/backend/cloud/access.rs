@@ -7,6 +7,7 @@ use super::failures::Failures;
 use super::provider::Provider;
 use super::rate_limit::RateLimits;
 use super::scope::Door;
+use super::scrape::ScrapeToken;
 use super::session::Sessions;
 use super::settings::Entry;
 use super::tenants::Tenants;
@@ -22,17 +23,19 @@ pub(super) struct TenantAccess {
     failures: Failures,
     /// People with browsers, where they can sign in.
     sessions: Option<Sessions>,
+    /// What reads /metrics, where anything may.
+    scrape: Option<ScrapeToken>,
 }
 
 impl TenantAccess {
-    pub(super) fn new(door: Door, entry: Entry) -> Self {
+    pub(super) fn new(door: Door, entry: Entry, scrape: Option<ScrapeToken>) -> Self {
         let provider = entry.provider.clone().map(Provider::new);
         let limits = RateLimits::new(door.clone());
         let tenants = Tenants::new(door.clone());
         let sessions = Sessions::new(&entry, provider.as_ref(), (&tenants, &door));
         let failures = Failures::new(entry.failures, entry.trusted_proxies);
         let bearer = Bearer::new(door, provider.map(|provider| (provider, tenants)));
-        Self { bearer, limits, failures, sessions }
+        Self { bearer, limits, failures, sessions, scrape }
     }
 
     /// Who asks, whatever became of others from the same address.
@@ -72,6 +75,10 @@ impl Access for TenantAccess {
 
     async fn charge(&self, who: &Principal, cost: Cost) -> Result<Option<Budget>, Refusal> {
         self.limits.charge(who, cost).await
+    }
+
+    fn may_scrape(&self, request: &RequestFacts) -> bool {
+        self.scrape.as_ref().is_some_and(|token| token.is_held_by(request))
     }
 
     fn offers_sign_in(&self) -> bool {

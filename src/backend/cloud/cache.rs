@@ -3,12 +3,14 @@
 //! that this version is the row's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 use uuid::Uuid;
 
 use super::scope::TenantId;
+use crate::contract::CacheVitals;
 use crate::domain::{Graph, RunId};
 use crate::reduce::{RunState, Summary};
 
@@ -33,6 +35,7 @@ pub(super) struct HotRun {
 #[derive(Clone)]
 pub(super) struct Runs {
     held: Arc<Cache<(Uuid, RunId), Held, ByBytes>>,
+    found: Arc<[AtomicU64; 2]>,
 }
 
 impl Runs {
@@ -45,12 +48,26 @@ impl Runs {
             Ok(options) => Cache::with_options(options, ByBytes, Default::default(), Default::default()),
             Err(_) => Cache::with_weighter(about_so_many, bytes, ByBytes),
         };
-        Self { held: Arc::new(held) }
+        Self { held: Arc::new(held), found: Arc::default() }
     }
 
     /// What is held of a run, whatever version of it.
     pub(super) fn get(&self, tenant: TenantId, run_id: &RunId) -> Option<Held> {
-        self.held.get(&(tenant.0, run_id.clone()))
+        let held = self.held.get(&(tenant.0, run_id.clone()));
+        let [hits, misses] = &*self.found;
+        if held.is_some() { hits } else { misses }.fetch_add(1, Ordering::Relaxed);
+        held
+    }
+
+    /// How much is held, and how often it was there.
+    pub(super) fn vitals(&self) -> CacheVitals {
+        let [hits, misses] = &*self.found;
+        CacheVitals {
+            entries: self.held.len() as u64,
+            bytes: self.held.weight(),
+            hits: hits.load(Ordering::Relaxed),
+            misses: misses.load(Ordering::Relaxed),
+        }
     }
 
     /// Holds nothing any more: after a failover or a restore a version's number may come again.

@@ -34,6 +34,7 @@ mod rate_limit;
 mod reindex;
 mod retention;
 mod scope;
+mod scrape;
 mod secret;
 mod session;
 mod settings;
@@ -53,6 +54,7 @@ use clap::Args;
 use self::boot::BootRefusal;
 pub use self::commands::Command;
 use self::pool::Database;
+use self::scrape::ScrapeOptions;
 use self::settings::{Entry, EntryOptions};
 use crate::config::{self, BootError, Config, Defaults};
 use crate::contract::{Backend, Description};
@@ -95,6 +97,8 @@ pub struct Options {
     database_url: Option<String>,
     #[command(flatten)]
     entry: EntryOptions,
+    #[command(flatten)]
+    scrape: ScrapeOptions,
 }
 
 impl Options {
@@ -129,6 +133,7 @@ impl Options {
         mistakes.extend(own.into_iter().flatten());
         mistakes.extend(self.database().err().map(|refusal| refusal.to_string()));
         mistakes.extend(self.entry.check().err().into_iter().flatten().map(|mistake| mistake.to_string()));
+        mistakes.extend(self.scrape.check().err().map(|mistake| mistake.to_string()));
         mistakes
     }
 
@@ -216,6 +221,7 @@ pub async fn select_backend(options: &Options, config: &Config) -> Result<Backen
 
 async fn open(options: &Options) -> Result<Backend, BootRefusal> {
     let entry = options.entry.check().map_err(BootRefusal::Entry)?;
+    let scrape = options.scrape.check().map_err(|mistake| BootRefusal::Entry(vec![mistake]))?;
     let database = options.database()?;
     let began = std::time::Instant::now();
     boot::check(&database).await?;
@@ -235,7 +241,7 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
     let retention = retention::Job::start(database.clone(), door.clone(), every);
     Ok(Backend {
         store: Arc::new(store::PostgresStore::new(door.clone(), feed, runs)),
-        access: Arc::new(access::TenantAccess::new(door.clone(), entry)),
+        access: Arc::new(access::TenantAccess::new(door.clone(), entry, scrape)),
         account: Some(Arc::new(account::PostgresAccount::new(door, retention))),
         read_only: false,
     })

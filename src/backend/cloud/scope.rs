@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use super::pool::root_cause;
 use super::tally::{Call, Tally};
+use crate::contract::{CallVitals, Connections};
 
 /// A connection that is silent for so long is given up. Longer than any statement may take: the database says so itself first.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -118,6 +119,22 @@ impl Door {
     /// The only owner of the pool.
     pub(super) fn new(pool: Pool) -> Self {
         Self { pool, tally: Arc::default() }
+    }
+
+    /// How the calls went by now.
+    pub(super) fn calls(&self) -> Vec<CallVitals> {
+        self.tally.vitals()
+    }
+
+    /// What the pool's connections are doing.
+    pub(super) fn connections(&self) -> Connections {
+        let status = self.pool.status();
+        Connections {
+            busy: status.size.saturating_sub(status.available) as u64,
+            idle: status.available as u64,
+            most: status.max_size as u64,
+            waiting: status.waiting as u64,
+        }
     }
 
     /// Reads of one tenant, all of one moment, in one trip. Rows of each query, in order. The name is what the call

@@ -19,7 +19,7 @@ use super::stored::{self, Stored, one_run};
 use super::summaries::{self, read_run_id};
 use crate::contract::{
     About, Appended, Changes, GraphFile, GraphPut, Lines, ListPage, ListQuery, Loaded, Part, Principal, Problems,
-    ReadLimit, Selection, Spawned, Store, StoreError, Summaries,
+    ReadLimit, Selection, Spawned, Store, StoreError, Summaries, Vitals,
 };
 use crate::domain::{Ledger, LogId, RunId};
 use crate::reduce::Summary;
@@ -294,6 +294,10 @@ impl Store for PostgresStore {
     async fn ready(&self) -> Result<(), StoreError> {
         self.door.outside("ready", Query { sql: "SELECT 1", parameters: &[] }).await?;
         Ok(())
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals { connections: Some(self.door.connections()), cache: Some(self.runs.vitals()), calls: self.door.calls() }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::scope::DatabaseError;
+use crate::contract::CallVitals;
 
 /// A call that takes longer is told in the log.
 const SLOW: Duration = Duration::from_secs(1);
@@ -33,6 +34,18 @@ impl Tally {
     /// A call begins.
     pub(super) fn call(&self, name: &'static str) -> Call<'_> {
         Call { tally: self, name, began: Instant::now(), counts: Counts { dropped: 1, ..Counts::default() } }
+    }
+
+    /// The counts by now.
+    pub(super) fn vitals(&self) -> Vec<CallVitals> {
+        let of = |(name, counts): (&&'static str, &Counts)| CallVitals {
+            name,
+            calls: counts.calls,
+            failed: counts.failed,
+            retried: counts.retried,
+            time: counts.time,
+        };
+        self.held().iter().map(of).collect()
     }
 
     /// Nothing panics while it holds the lock, and a count that is off by one is no harm.

@@ -67,6 +67,11 @@ impl Access for LocalAccess {
     async fn authenticate(&self, _request: &RequestFacts) -> Result<Principal, Refusal> {
         Ok(LOCALHOST_PRINCIPAL.clone())
     }
+
+    /// Whoever came through the door is the operator.
+    fn may_scrape(&self, _request: &RequestFacts) -> bool {
+        true
+    }
 }
 
 /// The name in front of the port; `None` when what stands behind it is no port.

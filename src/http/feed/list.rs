@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use crate::http::error::ApiError;
 use crate::http::list::{FILTERS, filter};
 use crate::http::params::Params;
 use crate::live::{ListNews, Listed, RowNews};
+use crate::metrics::Metrics;
 use crate::reduce::Summary;
 use crate::services::Services;
 
@@ -55,6 +57,7 @@ pub(super) struct ListOfClient {
     window_ms: Option<i64>,
     /// Whether a run that changed is in the client's list, as it was told.
     is_in: HashMap<RunId, bool>,
+    metrics: Arc<Metrics>,
 }
 
 impl ListOfClient {
@@ -67,7 +70,7 @@ impl ListOfClient {
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(&filters.0).finish();
         let filter = filter(&Params::parse(&query, FILTERS)?, services.clock.now(), services.settings)?;
         let window_ms = filter.last_event_from.map(|from| filter.now.millis() - from.millis());
-        Ok(Self { listed: listed(), filter, window_ms, is_in: HashMap::new() })
+        Ok(Self { listed: listed(), filter, window_ms, is_in: HashMap::new(), metrics: Arc::clone(&services.metrics) })
     }
 
     /// Whether there may be a frame to send.
@@ -79,7 +82,10 @@ impl ListOfClient {
     pub(super) fn next(&mut self) -> Option<Bytes> {
         loop {
             match self.listed.next()? {
-                ListNews::Lost => return Some(Frame::Resync { run_id: None, from_seq: None }.to_wire()),
+                ListNews::Lost => {
+                    self.metrics.live.resyncs.add(1);
+                    return Some(Frame::Resync { run_id: None, from_seq: None }.to_wire());
+                }
                 ListNews::Row(news) => {
                     if let Some(frame) = self.frame_of(&news) {
                         return Some(frame);

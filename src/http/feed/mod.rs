@@ -43,6 +43,8 @@ const MAX_SUBSCRIPTIONS: usize = 100;
 /// Messages that a client may send at once, and how many more a second.
 const MESSAGES: f64 = 400.0;
 const MESSAGES_A_SECOND: f64 = 50.0;
+/// The code that a client that stays slow is closed with.
+const TOO_SLOW: u16 = 4008;
 const MESSAGES_ARE: &str = "a message is JSON: {\"type\":\"subscribe\",\"run_id\",\"log_id\"?,\"from_seq\"}, {\"type\":\"unsubscribe\",\"run_id\"}, \
                             {\"type\":\"subscribe_runs\",\"filters\"?} with the filters of /api/runs, or {\"type\":\"unsubscribe_runs\"}";
 /// Seconds after which a client that found no place may try again.
@@ -146,6 +148,9 @@ enum Parting {
 impl Client {
     async fn run(mut self, inbox: Inbox, closing: watch::Receiver<bool>) {
         if let Err(Parting::Close(reason)) = self.talk(inbox, closing).await {
+            if reason.code == CloseCode::Other(TOO_SLOW) {
+                self.services.metrics.live.dropped.add(1);
+            }
             self.outbox.close(Some(reason));
         }
     }
@@ -376,6 +381,7 @@ impl Client {
         if std::mem::take(&mut run.was_stalled) && fills_page {
             let from_seq = run.next_seq;
             self.slow_since.get_or_insert_with(Instant::now);
+            self.services.metrics.live.resyncs.add(1);
             self.say(&Frame::Resync { run_id: Some(&run_id), from_seq: Some(from_seq) });
         }
         self.page = Some((run_id, page, 0));
@@ -419,7 +425,7 @@ impl Allowance {
 }
 
 fn slow() -> Parting {
-    close(CloseCode::Other(4008), "too slow")
+    close(CloseCode::Other(TOO_SLOW), "too slow")
 }
 
 fn close(code: CloseCode, words: &str) -> Parting {

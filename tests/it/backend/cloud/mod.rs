@@ -26,6 +26,7 @@ mod reindex;
 mod replicas;
 mod retention;
 mod room;
+mod scrape;
 mod session;
 mod session_hostile;
 mod session_sockets;
@@ -39,7 +40,7 @@ use std::path::Path;
 
 use kahn::domain::{LineSplitter, Piece, parse_line};
 
-use crate::support::{Kitchen, Server, request, run};
+use crate::support::{Kitchen, METRICS_TOKEN, Server, request, run};
 use cluster::Database;
 
 /// What the binary must say it is.
@@ -80,7 +81,12 @@ fn serve_with(database: &Database, further: &[&str]) -> Server {
 }
 
 fn serve_at(dsn: &str, further: &[&str]) -> Server {
-    let env = [("KAHN_DATABASE_URL", dsn), ("KAHN_AUTH", "keys-only"), ("KAHN_AGENT_VIEWS", "on")];
+    let env = [
+        ("KAHN_DATABASE_URL", dsn),
+        ("KAHN_AUTH", "keys-only"),
+        ("KAHN_AGENT_VIEWS", "on"),
+        ("KAHN_METRICS_TOKEN", METRICS_TOKEN),
+    ];
     Server::start(&[&["serve", "--bind", "127.0.0.1:0"], further].concat(), &env)
 }
 
