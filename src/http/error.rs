@@ -107,17 +107,13 @@ impl ApiError {
 
     /// The answer, with the id of the request that it answers.
     pub(super) fn to_response(&self, request_id: &str) -> HttpResponse {
-        let mut words = self.code.replace('_', " ");
-        if let Some(first) = words.get_mut(..1) {
-            first.make_ascii_uppercase();
-        }
         let mut body = String::new();
         let mut push = |name: &str, value: Value| {
             body.push(if body.is_empty() { '{' } else { ',' });
             body.push_str(&format!("{}:{value}", Value::from(name)));
         };
         push("type", format!("/problems/{}", self.code.replace('_', "-")).into());
-        push("title", words.into());
+        push("title", title_of(self.code).into());
         push("status", self.status.as_u16().into());
         push("detail", self.detail.clone().into());
         push("code", self.code.into());
@@ -263,6 +259,15 @@ impl From<GraphError> for ApiError {
             GraphError::NotAnObject(_) => Self::bad_request("invalid_graph", detail),
         }
     }
+}
+
+/// A code as words.
+pub(super) fn title_of(code: &str) -> String {
+    let mut words = code.replace('_', " ");
+    if let Some(first) = words.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    words
 }
 
 /// A list of names as the `allowed` member of a problem.

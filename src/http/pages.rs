@@ -33,11 +33,13 @@ use crate::services::Services;
 struct Embedded;
 
 /// The files of the UI, as they are served.
-struct Ui {
+pub(super) struct Ui {
     /// Of the names and bytes of all files.
     hash: String,
     /// The page that every address of the UI answers with, but for the list of what it needs first.
     page: String,
+    /// The page of what is read and not worked with.
+    plain: String,
     files: BTreeMap<String, File>,
 }
 
@@ -87,12 +89,14 @@ impl Ui {
         let hash: String = sha256_hex(&all).chars().take(16).collect();
         let page = found.remove("index.html").unwrap_or_default();
         let page = String::from_utf8_lossy(&page).replace("{hash}", &hash);
+        let plain = found.remove("plain.html").unwrap_or_default();
+        let plain = String::from_utf8_lossy(&plain).replace("{hash}", &hash);
         let files = found.into_iter().filter_map(|(name, bytes)| Some((name.clone(), File::of(&name, bytes)?)));
-        Self { files: files.collect(), hash, page }
+        Self { files: files.collect(), hash, page, plain }
     }
 
     /// Read once; a debug build is for those who edit the files, but reads them once for all that a page asks for.
-    fn get() -> Arc<Self> {
+    pub(super) fn get() -> Arc<Self> {
         static UI: RwLock<Option<(Instant, Arc<Ui>)>> = RwLock::new(None);
         let is_fresh = |read: &Instant| !cfg!(debug_assertions) || read.elapsed() < Duration::from_secs(1);
         let held = UI.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -111,6 +115,17 @@ impl Ui {
             thread::spawn(move || read.files.values().for_each(File::code_further));
         }
         ui
+    }
+
+    /// A page to read, with this title, the script of this name where there is one, and this HTML.
+    pub(super) fn plain_page(&self, title: &str, script: &str, main: &str) -> String {
+        let script = if script.is_empty() {
+            String::new()
+        } else {
+            format!("<script type=\"module\" src=\"/a/{}/js/{script}.js\"></script>\n", self.hash)
+        };
+        let page = self.plain.replace("<!--script-->\n", &script).replace("{title}", title);
+        page.replace("{main}", main)
     }
 
     /// This page, with the links to what it needs first.

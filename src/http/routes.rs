@@ -8,8 +8,8 @@ use actix_web::{FromRequest, Handler, HttpRequest, Responder, Scope, guard, web}
 
 use super::error::ApiError;
 use super::{
-    activity, aggregates, auth, billing, compare, diagnostics, feed, ingest, keys, list, meta, nodes, pages, runs,
-    scrape,
+    activity, aggregates, auth, billing, compare, diagnostics, feed, ingest, keys, list, meta, nodes, openapi, pages,
+    problems, runs, scrape,
 };
 
 /// An address, and what it takes.
@@ -36,6 +36,9 @@ fn all() -> Vec<Route> {
         get("/healthz",                                meta::health),
         get("/readyz",                                 meta::ready),
         get("/metrics",                                scrape::metrics),
+        get("/openapi.json",                           openapi::document),
+        get("/docs",                                   openapi::docs),
+        get("/problems/{code}",                        problems::problem),
         get("/api/config",                             meta::config),
         get("/api/me",                                 meta::me),
         get("/api/runs",                               list::runs),

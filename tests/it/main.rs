@@ -7,6 +7,7 @@
 //! - `ingest`: exactly once, all or nothing, durable.
 //! - `insight`: what one run tells: each finding, the verdict, moments, a node's recent runs.
 //! - `metrics`: what is counted of requests, and the line that each answer has in the log, where it is wanted.
+//! - `openapi`: the description of the API, held against routes, parameters, codes and answers; the pages to read it.
 //! - `every_route`: the guards that no address is without.
 //! - `hostile`: bodies, cursors and clients that mean harm.
 //! - `feed`: nothing is missed between stored and live, nothing comes twice.
@@ -36,6 +37,7 @@ mod imports;
 mod ingest;
 mod insight;
 mod metrics;
+mod openapi;
 mod pages;
 mod producers;
 mod push;
