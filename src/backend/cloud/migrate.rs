@@ -198,13 +198,18 @@ pub(super) async fn migrate(
         .map(|file| Migration::unapplied(file.name, file.sql))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| MigrateError::Refinery(chain(&error)))?;
-    let report =
-        Runner::new(&migrations).run_async(&mut client).await.map_err(|error| MigrateError::Refinery(chain(&error)))?;
+    // A kahn that is put back behind a newer one migrates too, as platforms have it do: what it does not know is left alone.
+    let runner = Runner::new(&migrations).set_abort_missing(false);
+    let report = runner.run_async(&mut client).await.map_err(|error| MigrateError::Refinery(chain(&error)))?;
     for migration in report.applied_migrations() {
         writeln!(out, "applied V{:03}__{}.sql", migration.version(), migration.name())?;
     }
     if report.applied_migrations().is_empty() {
         writeln!(out, "nothing to apply: the database has all {} migrations", FILES.len())?;
+    }
+    let newer = newer(&client).await?;
+    if !newer.is_empty() {
+        writeln!(out, "the database is of a newer kahn, whose migrations stay as they are: {}", newer.join(", "))?;
     }
     if let Some(password) = password {
         set_password(&client, &password).await?;
@@ -215,6 +220,15 @@ pub(super) async fn migrate(
         Some((table, file)) => Err(MigrateError::Dropped { table, file }),
         None => Ok(()),
     }
+}
+
+/// Migrations that were applied and are behind the last one of this kahn.
+async fn newer(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    let sql = "SELECT 'V' || lpad(version::text, 3, '0') || '__' || name FROM refinery_schema_history \
+               WHERE version > $1 ORDER BY version";
+    let known = i32::try_from(FILES.len()).unwrap_or(i32::MAX);
+    let rows = client.query_typed(sql, &[(&known, Type::INT4)]).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 fn read_password(password: Password<'_>) -> Result<String, MigrateError> {

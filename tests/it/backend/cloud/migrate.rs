@@ -49,6 +49,24 @@ fn twice_is_once_and_check_tells_what_is_there() {
     assert_eq!(text(&dropped.stderr), wanted);
 }
 
+/// Platforms run `kahn migrate` before every deployment, that of an older kahn too: a refusal would keep it from being put back.
+#[test]
+fn a_kahn_that_is_put_back_leaves_the_migrations_of_a_newer_one_alone() {
+    let database = Database::fresh();
+    database.admin(
+        "INSERT INTO refinery_schema_history SELECT 10, 'later', applied_on, checksum FROM refinery_schema_history WHERE version = 9",
+    );
+    let done = migrate(&database.admin_dsn(), &[]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let told = "nothing to apply: the database has all 9 migrations\n\
+                the database is of a newer kahn, whose migrations stay as they are: V010__later\n";
+    assert_eq!((text(&done.stdout).as_str(), text(&done.stderr).as_str()), (told, ""));
+    let edited = "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 9";
+    database.admin(edited);
+    let refused = migrate(&database.admin_dsn(), &[]);
+    assert_eq!(refused.status.code(), Some(1), "one that was edited is refused still");
+}
+
 #[test]
 fn without_a_dsn_or_with_a_bad_password_file_it_says_what_to_do() {
     let done = run(&["migrate"], &[]);
