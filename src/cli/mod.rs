@@ -57,7 +57,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} ({})", env!("CAR
 /// Runs the program: parse, check the mode, hand over, map an error to an exit code.
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(
-        env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info,actix_http=off,refinery_core=off"),
+        env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info,actix_http=off"),
     )
     .format(|out, record| {
         let (now, level) = (out.timestamp_seconds(), record.level());

@@ -5,14 +5,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use refinery::{Migration, Runner};
 use serde::Serialize;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::boot::present_tables;
 use super::pool::{Database, DsnError, root_cause};
+use crate::domain::id::sha256_hex;
 
 /// A migration file: its name without `.sql`, its text, and the tables that the server cannot do without.
 struct File {
@@ -91,9 +91,23 @@ pub(super) enum MigrateError {
         "KAHN_APP_PASSWORD and KAHN_APP_PASSWORD_FILE (--app-password-file) are both given; leave out the one that is not meant"
     )]
     TwoPasswords,
-    /// A migration failed, or one that was applied has been edited.
-    #[error("a migration failed ({0}); it was rolled back: mend the cause and run `kahn migrate` again")]
-    Refinery(String),
+    /// A migration failed.
+    #[error("migrations/{file} failed ({reason}); it was rolled back: mend the cause and run `kahn migrate` again")]
+    Failed {
+        /// The file.
+        file: &'static str,
+        /// What the database said.
+        reason: String,
+    },
+    /// One that was applied is not the one that this kahn has.
+    #[error(
+        "migrations/{file} was applied to this database with another text than this kahn has; \
+         migrate with the kahn that applied it, or with a newer one"
+    )]
+    Edited {
+        /// The file.
+        file: &'static str,
+    },
     /// A statement failed.
     #[error("the database refused ({0})")]
     Database(String),
@@ -191,23 +205,31 @@ pub(super) async fn migrate(
 ) -> Result<(), MigrateError> {
     let password = password.map(read_password).transpose()?;
     let mut client = connect(database).await?;
-    // refinery takes no lock of its own. This one ends with the connection.
+    // It ends with the connection.
     client.execute_typed("SELECT pg_advisory_lock($1)", &[(&LOCK, Type::INT8)]).await?;
-    let migrations = FILES
-        .iter()
-        .map(|file| Migration::unapplied(file.name, file.sql))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| MigrateError::Refinery(chain(&error)))?;
-    // A kahn that is put back behind a newer one migrates too, as platforms have it do: what it does not know is left alone.
-    let runner = Runner::new(&migrations).set_abort_missing(false);
-    let report = runner.run_async(&mut client).await.map_err(|error| MigrateError::Refinery(chain(&error)))?;
-    for migration in report.applied_migrations() {
-        writeln!(out, "applied V{:03}__{}.sql", migration.version(), migration.name())?;
+    client.batch_execute(HISTORY).await?;
+    let applied = history(&client).await?;
+    let mut count = 0;
+    for (version, file) in (1..).zip(FILES) {
+        let checksum = sha256_hex(file.sql.as_bytes());
+        match applied.iter().find(|migration| migration.version == version) {
+            Some(migration) if migration.name == file.name && migration.checksum == checksum => {}
+            Some(_) => return Err(MigrateError::Edited { file: file.with_suffix }),
+            None => {
+                apply(&mut client, file, (version, &checksum))
+                    .await
+                    .map_err(|error| MigrateError::Failed { file: file.with_suffix, reason: root_cause(&error) })?;
+                writeln!(out, "applied {}", file.with_suffix)?;
+                count += 1;
+            }
+        }
     }
-    if report.applied_migrations().is_empty() {
+    if count == 0 {
         writeln!(out, "nothing to apply: the database has all {} migrations", FILES.len())?;
     }
-    let newer = newer(&client).await?;
+    // A kahn that is put back behind a newer one migrates too, as platforms have it do: what it does not know is left alone.
+    let newer: Vec<&str> =
+        applied.iter().skip_while(|migration| migration.is_known()).map(|migration| migration.name.as_str()).collect();
     if !newer.is_empty() {
         writeln!(out, "the database is of a newer kahn, whose migrations stay as they are: {}", newer.join(", "))?;
     }
@@ -222,13 +244,48 @@ pub(super) async fn migrate(
     }
 }
 
-/// Migrations that were applied and are behind the last one of this kahn.
-async fn newer(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
-    let sql = "SELECT 'V' || lpad(version::text, 3, '0') || '__' || name FROM refinery_schema_history \
-               WHERE version > $1 ORDER BY version";
-    let known = i32::try_from(FILES.len()).unwrap_or(i32::MAX);
-    let rows = client.query_typed(sql, &[(&known, Type::INT4)]).await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
+/// What was applied to this database.
+const HISTORY: &str = "CREATE TABLE IF NOT EXISTS public.kahn_migrations (version integer PRIMARY KEY, name text NOT NULL, \
+                           checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())";
+
+/// A migration that was applied.
+struct Applied {
+    /// Its place among the files, from 1.
+    version: i32,
+    /// The file, without `.sql`.
+    name: String,
+    /// SHA-256 of its text.
+    checksum: String,
+}
+
+impl Applied {
+    /// Whether this kahn has it, rather than a newer one alone.
+    fn is_known(&self) -> bool {
+        usize::try_from(self.version).is_ok_and(|version| version <= FILES.len())
+    }
+}
+
+/// In the order of their versions.
+async fn history(client: &Client) -> Result<Vec<Applied>, tokio_postgres::Error> {
+    let rows =
+        client.query_typed("SELECT version, name, checksum FROM public.kahn_migrations ORDER BY version", &[]).await?;
+    let read = |row: &Row| Ok(Applied { version: row.try_get(0)?, name: row.try_get(1)?, checksum: row.try_get(2)? });
+    rows.iter().map(read).collect()
+}
+
+/// One file and its entry, both or neither.
+async fn apply(
+    client: &mut Client,
+    file: &File,
+    (version, checksum): (i32, &str),
+) -> Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(file.sql).await?;
+    let sql = "INSERT INTO public.kahn_migrations (version, name, checksum) VALUES ($1, $2, $3)";
+    transaction
+        .execute_typed(sql, &[(&version, Type::INT4), (&file.name, Type::TEXT), (&checksum, Type::TEXT)])
+        .await?;
+    transaction.commit().await
 }
 
 fn read_password(password: Password<'_>) -> Result<String, MigrateError> {
@@ -269,20 +326,6 @@ async fn set_password(client: &Client, password: &str) -> Result<(), MigrateErro
         }
     }
     Ok(client.batch_execute(&statement).await?)
-}
-
-/// An error with its reasons: refinery's own sentence leaves the database's out.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let more = next.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = next.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ fn twice_is_once_and_check_tells_what_is_there() {
     assert_eq!(listed.lines().count(), 9);
     assert!(listed.lines().all(|line| line.ends_with("missing")), "{listed}");
     assert!(
-        database.admin("SELECT 1 FROM pg_class WHERE relname = 'refinery_schema_history'").is_empty(),
+        database.admin("SELECT 1 FROM pg_class WHERE relname = 'kahn_migrations'").is_empty(),
         "it changed nothing"
     );
 
@@ -53,18 +53,22 @@ fn twice_is_once_and_check_tells_what_is_there() {
 #[test]
 fn a_kahn_that_is_put_back_leaves_the_migrations_of_a_newer_one_alone() {
     let database = Database::fresh();
-    database.admin(
-        "INSERT INTO refinery_schema_history SELECT 10, 'later', applied_on, checksum FROM refinery_schema_history WHERE version = 9",
-    );
+    database
+        .admin("INSERT INTO kahn_migrations SELECT 10, 'V010__later', checksum FROM kahn_migrations WHERE version = 9");
     let done = migrate(&database.admin_dsn(), &[]);
     assert!(done.status.success(), "{}", text(&done.stderr));
     let told = "nothing to apply: the database has all 9 migrations\n\
                 the database is of a newer kahn, whose migrations stay as they are: V010__later\n";
     assert_eq!((text(&done.stdout).as_str(), text(&done.stderr).as_str()), (told, ""));
-    let edited = "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 9";
+    let edited = "UPDATE kahn_migrations SET checksum = '1' WHERE version = 9";
     database.admin(edited);
     let refused = migrate(&database.admin_dsn(), &[]);
     assert_eq!(refused.status.code(), Some(1), "one that was edited is refused still");
+    assert!(
+        text(&refused.stderr).starts_with("error: migrations/V009__alerts.sql was applied"),
+        "{}",
+        text(&refused.stderr)
+    );
 }
 
 #[test]
