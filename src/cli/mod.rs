@@ -56,15 +56,13 @@ static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} ({})", env!("CAR
 
 /// Runs the program: parse, check the mode, hand over, map an error to an exit code.
 pub fn main() -> ExitCode {
-    env_logger::Builder::from_env(
-        env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info,actix_http=off"),
-    )
-    .format(|out, record| {
-        let (now, level) = (out.timestamp_seconds(), record.level());
-        let style = out.default_level_style(level);
-        writeln!(out, "[{now} {style}{level:<5}{style:#}] {}", one_line(&record.args().to_string()))
-    })
-    .init();
+    env_logger::Builder::from_env(env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info,actix_http=off"))
+        .format(|out, record| {
+            let (now, level) = (out.timestamp_seconds(), record.level());
+            let style = out.default_level_style(level);
+            writeln!(out, "[{now} {style}{level:<5}{style:#}] {}", one_line(&record.args().to_string()))
+        })
+        .init();
     let cli = Cli::parse();
     let done = check_mode(cli.mode.as_deref()).and_then(|()| match cli.command {
         None => serve::run(&cli.serve),
