@@ -57,7 +57,7 @@ check(3, "no page says an error, breaks the policy or asks another host",
       const { page, watch } = await newPage({ origin: server.url, theme });
       const paths = [...MAIN, "/compare", "/compare?base=small-2&head=small-2", "/compare?base=agent-1&head=small-2", "/agents/coder?window=all",
         ...CI_RUNS.map((id) => `/runs/${id}`), ...AGENT_RUNS.map((id) => `/runs/${id}`), `/runs/${server.long}`,
-        ...["graph", "timeline", "nodes"].map((view) => `/runs/small-2?view=${view}&node=api`), "/runs/small-2?at=20", "/runs/agent-1?at=9&step=4"];
+        ...["graph", "timeline", "nodes"].map((view) => `/runs/small-2?view=${view}&node=api`), "/runs/small-2?at=20", "/runs/agent-1?at=9&step=4", "/docs", "/docs#op-append", "/problems/unknown-run"];
       for (const path of paths) await sound(page, path, watch);
       // What is not there is told, and only the browser itself makes a note of the answer.
       watch.allow.push(/status of 40[04]/);
@@ -87,7 +87,7 @@ check(19, "everything has a name, and every status its word",
   "a page that a screen reader calls: button, button, image",
   async () => {
     const server = await small(), agents = await fleet();
-    for (const [origin, path] of [...["/runs?window=all", "/runs/small-2?node=api", "/runs/agent-1", "/compare?base=small-1&head=small-2", "/nodes?window=all"]
+    for (const [origin, path] of [...["/runs?window=all", "/runs/small-2?node=api", "/runs/agent-1", "/compare?base=small-1&head=small-2", "/nodes?window=all", "/docs#op-runs", "/problems/gap"]
       .map((path) => [server.url, path]), [agents.url, "/agents?window=all"], [agents.url, "/audits?window=all"]]) {
       const { page, cdp, close } = await newPage({ origin });
       await visit(page, path);
@@ -127,7 +127,7 @@ check(20, "text and marks stand out from what is behind them",
     const server = await small(), agents = await fleet();
     for (const theme of /** @type {const} */ (["light", "dark"])) {
       for (const [origin, path] of [[server.url, "/runs?window=all"], [server.url, "/runs/small-2?node=api"], [server.url, "/runs/small-2?view=nodes"],
-        [server.url, "/runs/agent-1"], [server.url, "/compare?base=small-1&head=small-2"], [server.url, "/runs/damaged-1"],
+        [server.url, "/runs/agent-1"], [server.url, "/compare?base=small-1&head=small-2"], [server.url, "/runs/damaged-1"], [server.url, "/docs#op-runs"],
         [agents.url, "/agents?window=all"], [agents.url, "/audits?window=all"]]) {
         const { page, close } = await newPage({ origin, theme });
         await visit(page, path);
@@ -368,4 +368,37 @@ check(29, "from 320 px to 1280 px nothing is cut off, and nothing moves for thos
       }
       await close();
     }
+  });
+
+check(37, "/docs shows every route of the document, finds one, and can be used by keys alone",
+  "a description that nobody can read",
+  async () => {
+    const server = await small();
+    const doc = await (await fetch(`${server.url}/openapi.json`)).json();
+    const routes = Object.entries(doc.paths).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`));
+    const { page, watch, close } = await newPage({ origin: server.url });
+    await sound(page, "/docs", watch);
+    const shown = async () => (await page.locator(".dc-tag details:visible > summary").allInnerTexts()).map((text) => text.replace(/\s+/g, " "));
+    const lines = await shown();
+    same(routes.filter((route) => !lines.some((line) => `${line} `.startsWith(`${route} `))), [], "routes that are not there");
+    same(lines.length, routes.length, "routes");
+    // From the field on, with keys alone.
+    await page.getByLabel("Find a route").focus();
+    await page.keyboard.type("append");
+    same(await shown(), ["POST /v1/ingest/transitions Append events"], "what is found");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    const open = page.locator("#op-append");
+    must(await open.evaluate((el) => /** @type {HTMLDetailsElement} */ (el).open), "Enter opens nothing");
+    const text = await open.innerText();
+    for (const word of ["from_seq", "malformed_line", "application/x-ndjson", "Retry-After"]) must(text.includes(word), `${word} is missing`);
+    // A shape that is named leads there, and an error code to its page.
+    await visit(page, "/docs#schema-NodeState");
+    await settled(page);
+    must(await page.locator("#schema-NodeState").getByText("waiting_s").isVisible(), "the shape that the address names is shut");
+    await page.getByRole("link", { name: "graph_conflict", exact: true }).click();
+    await page.waitForURL("**/problems/graph-conflict");
+    same(await page.locator("h1").innerText(), "Graph conflict", "the page of the code");
+    must(watch.faults.length === 0, "the page of a code:");
+    await close();
   });

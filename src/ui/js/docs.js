@@ -94,7 +94,7 @@ function operationOf(path, method, operation) {
     return make("tr", {}, make("th", { scope: "row" }, status), make("td", {}, response.description), make("td", {}, ...bodies), make("td", {}, headers));
   });
   inside.push(table("Answers", ["Status", "What it says", "Body", "Header fields"], rows));
-  const line = make("summary", {}, make("code", { class: "dc-method" }, method.toUpperCase()), " ", make("code", {}, path), make("span", { class: "dc-what" }, operation.summary));
+  const line = make("summary", {}, make("code", { class: "dc-method" }, method.toUpperCase()), " ", make("code", {}, path), " ", make("span", { class: "dc-what" }, operation.summary));
   return make("details", { id: `op-${operation.operationId}`, class: "dc-op", "data-text": `${method} ${path} ${operation.summary}`.toLowerCase() }, line, ...inside);
 }
 
@@ -148,3 +148,6 @@ try {
 } catch (error) {
   state.textContent = `/openapi.json could not be read (${error.message}); reload the page.`;
 }
+
+// A module, though nobody imports from it.
+export {};
