@@ -1,10 +1,14 @@
-//! Stamps the commit that the binary was built from; never touches the network.
+//! Stamps the commit that the binary was built from, and packs the description of the API; never touches the network.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 #[expect(clippy::disallowed_methods, reason = "build scripts are configured by the environment")]
-fn main() {
+fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=KAHN_COMMIT");
     // Where git keeps them, also in a linked work tree. A path that is not there would mean a new build every time.
@@ -15,6 +19,17 @@ fn main() {
     // The short hash of HEAD; a published package has no history.
     let commit = std::env::var("KAHN_COMMIT").ok().or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
     println!("cargo:rustc-env=KAHN_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
+    pack("src/http/openapi.json")
+}
+
+/// Leaves a file for the binary at a seventh of its size.
+#[expect(clippy::disallowed_methods, reason = "build scripts are configured by the environment")]
+fn pack(path: &str) -> std::io::Result<()> {
+    println!("cargo:rerun-if-changed={path}");
+    let folder = std::env::var_os("OUT_DIR").ok_or(std::io::ErrorKind::NotFound)?;
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(&std::fs::read(path)?)?;
+    std::fs::write(Path::new(&folder).join("openapi.json.gz"), packed.finish()?)
 }
 
 /// What git says, or `None` outside a checkout.

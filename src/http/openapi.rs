@@ -1,9 +1,11 @@
 //! GET /openapi.json: the description of every route, and GET /docs: the page to read it. Both builds have the same.
 
+use std::io::Read as _;
 use std::sync::LazyLock;
 
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 
 use super::answer::{self, Answer};
 use super::error::ApiError;
@@ -12,13 +14,23 @@ use super::params::Params;
 use crate::domain::id::sha256_hex;
 
 /// Written by hand; a test holds routes, parameters, codes and answers against it.
-const DOCUMENT: &[u8] = include_bytes!("openapi.json");
-static HASH: LazyLock<String> = LazyLock::new(|| sha256_hex(DOCUMENT));
+const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json.gz"));
+
+/// The document and its hash.
+static DOCUMENT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
+    let mut document = Vec::new();
+    if let Err(error) = GzDecoder::new(PACKED).read_to_end(&mut document) {
+        log::error!("the description of the API cannot be unpacked: {error}");
+    }
+    let hash = sha256_hex(&document);
+    (document.into(), hash)
+});
 
 pub(super) async fn document(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Params::parse(request.query_string(), &[])?;
-    let answer = Answer { content_type: "application/json", etag_source: &HASH, headers: Vec::new() };
-    Ok(answer::send(&request, answer, Bytes::from_static(DOCUMENT)))
+    let (document, hash) = &*DOCUMENT;
+    let answer = Answer { content_type: "application/json", etag_source: hash, headers: Vec::new() };
+    Ok(answer::send(&request, answer, document.clone()))
 }
 
 pub(super) async fn docs(request: HttpRequest) -> Result<HttpResponse, ApiError> {

@@ -48,6 +48,8 @@ fn every_route_is_described_and_everything_described_is_a_route() {
     let routes: BTreeSet<_> = route_table().into_iter().map(|(method, pattern)| (path_of(pattern), method)).collect();
     assert_eq!(operations(&document), routes);
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let written: Value = serde_json::from_str(include_str!("../../src/http/openapi.json")).expect("JSON");
+    assert_eq!(document, written);
     let mut ids = BTreeSet::new();
     for (path, method) in operations(&document) {
         let operation = &document["paths"][&path][method.to_lowercase()];
