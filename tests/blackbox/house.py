@@ -97,6 +97,16 @@ class Kahn:
         return sum(words in line for line in self.lines)
 
 
+def children(pid):
+    """The processes that this one started."""
+    return [int(word) for word in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def go_on(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
 class Postgres:
     """A private cluster, and what may be done to it. It goes when its standard input closes."""
 
@@ -147,6 +157,16 @@ class Postgres:
     def kill(self):
         os.kill(self.pid(), signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def stopped(self):
+        """It does not run meanwhile, and ends no connection: as a machine that hangs."""
+        with contextlib.ExitStack() as stack:
+            for pid in [self.pid(), *children(self.pid())]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                    stack.callback(go_on, pid)
+            yield
+
     def kill_backend(self):
         of_kahn = "SELECT pid FROM pg_stat_activity WHERE usename = 'kahn_app' ORDER BY state = 'active' DESC, random() LIMIT 1"
         (pid,) = until("kahn has a connection", lambda: self.sql(of_kahn))
@@ -191,6 +211,35 @@ def run(binary, *arguments, env):
         raise Failure(f"kahn {arguments[0]} failed with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
+@contextlib.contextmanager
+def small_disk(folder, megabytes):
+    """A disk of so many megabytes at this folder, which is gone in the end."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0711", "kahn-faults", folder], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Failure(f"a small disk needs the right to mount one: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        # Even while somebody still has a file of it open.
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextlib.contextmanager
+def filled(disk):
+    """Nothing more fits on this disk meanwhile, though there was room when it began."""
+    ballast = disk / "ballast"
+    with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (1 << 20, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
 class House:
     """The binaries and the database, and servers over them."""
 
@@ -212,8 +261,8 @@ class House:
         return both
 
     @contextlib.contextmanager
-    def serving(self, pool=10):
-        env = {"KAHN_AUTH": "keys-only", "KAHN_DATABASE_URL": self.dsn, "KAHN_AGENT_VIEWS": "on"}
+    def serving(self, pool=10, more=None):
+        env = {"KAHN_AUTH": "keys-only", "KAHN_DATABASE_URL": self.dsn, "KAHN_AGENT_VIEWS": "on", **(more or {})}
         kahn = Kahn(self.cloud, ["--database-pool", pool], env)
         self.stack.callback(kahn.stop)
         yield kahn.start()

@@ -38,6 +38,8 @@ class Load:
         self.kahn, self.tenants, self.falters = kahn, tenants, falters
         self.figures, self.lock, self.closing = Figures(), threading.Lock(), threading.Event()
         self.cancels = 0.0
+        # Whether a full disk may be what keeps a batch out (507), and how long a writer rests after each batch.
+        self.may_be_full, self.rest_s = False, 0.0
         # (tenant, run) -> how far its lines were sent; the batches that were acknowledged.
         self.sent, self.acknowledged, self.graphs = collections.Counter(), [], set()
         self.threads, numbers = [], itertools.count()
@@ -85,7 +87,8 @@ class Load:
         with self.lock:
             self.figures.slowest = max(self.figures.slowest, time.monotonic() - begun)
         self.look(tenant, answer.raw(), what or path)
-        if answer.status in (429, 503) and answer.header("retry-after"):
+        away = answer.status in (429, 503) and answer.header("retry-after")
+        if away or (answer.status == 507 and self.may_be_full):
             with self.lock:
                 self.figures.refused += 1
             # Sooner than it says: a server has to bear that too.
@@ -108,6 +111,7 @@ class Load:
                 count = dice.choice((1, 3, 10, 30, dice.randrange(1, 200)))
                 self.deliver(tenant, [(run_id, seq, seq + count)], dice)
                 seq += count
+            self.closing.wait(self.rest_s)
 
     def put_graph(self, tenant, run_id):
         body, path = graph(tenant.mark, run_id), f"/v1/ingest/runs/{run_id}/graph"
@@ -278,7 +282,7 @@ def read(load, tenant):
     while not load.closing.is_set():
         path = DICE.choice(reads(tenant))
         if DICE.random() < 0.35:
-            key = tenant.keys["ingest" if path.startswith("/v1/") else "read"]
+            key = tenant.keys.get("ingest" if path.startswith("/v1/") else "read")
             got = b""
             with contextlib.suppress(OSError):
                 got = ask_and_leave(load.kahn.port, "GET", path, bearer(key))
@@ -346,7 +350,7 @@ def listen(load, tenant):
     deadline = None
     while True:
         try:
-            live = Live(load.kahn.port, tenant.keys["read"])
+            live = Live(load.kahn.port, tenant.keys.get("read"))
             load.look(tenant, live.head, "handshake")
             live.send(1, b'{"type":"subscribe_runs"}')
             for run_id in RUNS:
