@@ -76,7 +76,7 @@ pub struct Ingest {
 /// What became of live clients.
 #[derive(Debug, Default)]
 pub struct LiveClients {
-    /// Closed, because they took too little of what they had asked for.
+    /// Closed, because they took too little of what they had asked for, or gave no sign of life.
     pub dropped: Counter,
     /// Times that one was told to go on from a seq, or to read the list again, because it had been too slow.
     pub resyncs: Counter,

@@ -137,7 +137,7 @@ fn ingest(text: &mut Text, metrics: &Metrics) {
 fn live(text: &mut Text, services: &Services) {
     let live = &services.metrics.live;
     text.one(("kahn_live_clients", GAUGE), "Clients of the live feed.", services.live.clients());
-    text.one(("kahn_live_dropped_total", COUNTER), "Live clients closed for being slow.", live.dropped.get());
+    text.one(("kahn_live_dropped_total", COUNTER), "Live clients closed for being slow or silent.", live.dropped.get());
     text.one(("kahn_live_resyncs_total", COUNTER), "Times a slow live client was told so.", live.resyncs.get());
 }
 

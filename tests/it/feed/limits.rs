@@ -294,6 +294,8 @@ fn a_client_that_stops_reading_and_goes_on_is_told_and_misses_nothing() {
             }
         }
         assert!(resyncs > 0, "it was never told that it is slow");
+        let counted = format!("kahn_live_resyncs_total {resyncs}\n");
+        assert!(kitchen.get("/metrics").text().contains(&counted), "{counted}");
         slow.is_quiet().await;
         // Who takes what it gets is not told so, however much it is.
         healthy.say(json!({"type": "subscribe", "run_id": "r", "from_seq": 1000})).await;

@@ -280,6 +280,7 @@ async fn who_gives_no_sign_of_life_is_closed_after_twenty_seconds() {
         assert_eq!((line.seconds(), beats), (20 + 5 * answers, 3 + answers));
         assert_eq!(line.next().await, Said::End);
     }
+    assert_eq!(bench.services.metrics.live.dropped.get(), 3, "each is counted");
 }
 
 #[actix_web::test]
@@ -307,6 +308,7 @@ async fn who_takes_nothing_for_twenty_seconds_is_closed_and_who_takes_a_little_b
     }
     assert!(events <= 6, "{events} were held for it");
     assert_eq!(line.next().await, Said::End);
+    assert_eq!(bench.services.metrics.live.dropped.get(), 1, "and counted once");
 }
 
 #[actix_web::test]
