@@ -54,6 +54,11 @@ enum Command {
 /// What `--version` prints behind the name: version and mode.
 static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), backend::MODE));
 
+/// The definition of the command line, for what is made of it beside `--help`: completions, and the manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program: parse, check the mode, hand over, map an error to an exit code.
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info,actix_http=off"))
@@ -70,7 +75,7 @@ pub fn main() -> ExitCode {
         Some(Command::Push(options)) => push::run(&options),
         Some(Command::Validate(options)) => validate::run(&options),
         Some(Command::Mode(options)) => Ok(mode::run(&options)),
-        Some(Command::Completions(options)) => Ok(completions::run(&options, &mut Cli::command())),
+        Some(Command::Completions(options)) => Ok(completions::run(&options, &mut command())),
         Some(Command::Diff(options)) => diff::run(&options),
         Some(Command::Backend(command)) => command.run(serve::serve, serve::now),
     });

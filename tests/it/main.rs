@@ -17,6 +17,7 @@
 //! - `schema`: the schemas for producers say what the parser says.
 //! - `validate`: `kahn validate` names every fault with file and line.
 //! - `diff`: `kahn diff` of a folder and of a server, and its exit codes.
+//! - `man`: the manual pages are those of the definitions.
 //! - `card`: the other mode is refused; a container is reached from its own machine alone.
 //! - `imports`: which room of src may use which; one switch; files of a readable length.
 //! - `backend`: the twin of the switch: how each build is started for a test, and what only it has.
@@ -36,6 +37,7 @@ mod hostile;
 mod imports;
 mod ingest;
 mod insight;
+mod man;
 mod metrics;
 mod openapi;
 mod pages;
