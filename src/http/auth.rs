@@ -5,18 +5,19 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use serde_json::json;
 
 use super::answer;
-use super::error::ApiError;
+use super::error::{ApiError, title_of};
+use super::pages::Ui;
 use super::params::Params;
 use super::principal::facts_of;
-use crate::contract::{Redirection, SignStep};
+use super::problems::{escaped, wants_page};
+use crate::contract::{Redirection, Refusal, SignStep};
 use crate::services::Services;
 
 /// On to the provider: a redirect. `return_to` is the path where the person goes on afterwards.
 pub(super) async fn login(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     let params = Params::parse(request.query_string(), &["return_to"])?;
     let step = SignStep::In { return_to: params.get("return_to").map(str::to_owned) };
-    let next = services.access.sign(&facts_of(&request), step).await?;
-    Ok(redirect(next))
+    go_on(&request, services.access.sign(&facts_of(&request), step).await)
 }
 
 /// Back from the provider, which may add parameters of its own.
@@ -24,8 +25,7 @@ pub(super) async fn callback(request: HttpRequest, services: web::Data<Services>
     let answer = form_urlencoded::parse(request.query_string().as_bytes())
         .map(|(name, value)| (name.into_owned(), value.into_owned()))
         .collect();
-    let next = services.access.sign(&facts_of(&request), SignStep::Back { answer }).await?;
-    Ok(redirect(next))
+    go_on(&request, services.access.sign(&facts_of(&request), SignStep::Back { answer }).await)
 }
 
 /// Out. No redirect, since a page's script asks: it is told where to go on.
@@ -35,6 +35,30 @@ pub(super) async fn logout(request: HttpRequest, services: web::Data<Services>) 
     let mut response = HttpResponse::Ok();
     keep(&mut response, &next);
     answer::written(response, &json!({"continue_at": next.location}))
+}
+
+/// On with the redirect. What went wrong is a page for whoever came here with a browser: no script is there to read JSON.
+fn go_on(request: &HttpRequest, next: Result<Redirection, Refusal>) -> Result<HttpResponse, ApiError> {
+    let error = match next {
+        Ok(next) => return Ok(redirect(next)),
+        Err(refusal) => ApiError::from(refusal),
+    };
+    if !wants_page(request) {
+        return Err(error);
+    }
+    let (code, detail) = error.code_and_detail();
+    let title = title_of(code);
+    let main = format!(
+        "<h1>{title}</h1>\n<p>{}</p>\n<p><a href=\"/auth/login\">Sign in again</a>, or see <a href=\"/problems/{}\">what that means</a>.</p>",
+        escaped(detail),
+        code.replace('_', "-"),
+    );
+    let mut response = HttpResponse::build(error.status());
+    response.content_type("text/html; charset=utf-8").insert_header((header::CACHE_CONTROL, "no-store"));
+    for (name, value) in error.headers() {
+        response.insert_header((name.clone(), value.as_str()));
+    }
+    Ok(response.body(Ui::get().plain_page(&title, "", &main)))
 }
 
 fn redirect(next: Redirection) -> HttpResponse {

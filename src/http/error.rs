@@ -95,6 +95,11 @@ impl ApiError {
         self.status
     }
 
+    /// The header fields that it comes with.
+    pub(super) fn headers(&self) -> &[(header::HeaderName, String)] {
+        &self.headers
+    }
+
     /// The code.
     pub(super) fn code(&self) -> &'static str {
         self.code

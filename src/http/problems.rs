@@ -55,13 +55,14 @@ pub(super) async fn problem(request: HttpRequest, named: web::Path<String>) -> R
 }
 
 /// The client names HTML among what it takes.
-fn wants_page(request: &HttpRequest) -> bool {
+pub(super) fn wants_page(request: &HttpRequest) -> bool {
     let taken = request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
     taken
         .flat_map(|value| value.split(','))
         .any(|kind| kind.split(';').next().unwrap_or_default().trim() == "text/html")
 }
 
-fn escaped(text: &str) -> String {
+/// A text within HTML, outside of attributes.
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }

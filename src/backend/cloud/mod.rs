@@ -63,6 +63,13 @@ use crate::contract::{Backend, Description};
 pub const MODE: &str = "cloud";
 
 const DATABASE_URL: &str = "KAHN_DATABASE_URL";
+/// What has no flag.
+const ENVIRONMENT: &str = "\
+From the environment alone:
+  KAHN_DATABASE_URL        DSN of the server's role, as in postgres://kahn_app:PASSWORD@HOST:5432/DATABASE
+  KAHN_AUTH=keys-only      API keys as the only way in, without an identity provider
+  KAHN_OIDC_CLIENT_SECRET  the client's secret, where there is no file
+  KAHN_SESSION_KEY         what seals browser sessions, where there is no file";
 const DEFAULT_POOL: usize = 10;
 /// Connections of a command: it does one thing after the other.
 const COMMAND_POOL: usize = 2;
@@ -73,6 +80,7 @@ const DEFAULT_RETENTION_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Options of `kahn serve` that only this build has, as they were typed. What holds a password is read from the
 /// environment alone: arguments are for everybody on the machine to see.
 #[derive(Debug, Clone, Default, Args)]
+#[command(after_help = ENVIRONMENT)]
 pub struct Options {
     /// Connections to the database at the most [default: 10]
     #[arg(long, env = "KAHN_DATABASE_POOL", value_name = "N")]

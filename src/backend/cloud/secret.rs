@@ -68,14 +68,19 @@ impl Place {
         }
     }
 
-    /// All bytes that stand there, up to the longest secret.
+    /// All bytes that stand there.
     pub(super) fn read(&self, mend: &'static str) -> Result<Vec<u8>, EntryMistake> {
         match self {
             Self::Variable(_, value) => Ok(value.clone().into_bytes()),
             Self::File(_, path) => {
                 let mut bytes = Vec::new();
-                let read = std::fs::File::open(path).and_then(|file| file.take(LONGEST_SECRET).read_to_end(&mut bytes));
-                read.map_err(|error| self.refused(format!("which cannot be read ({error})"), mend))?;
+                let read =
+                    std::fs::File::open(path).and_then(|file| file.take(LONGEST_SECRET + 1).read_to_end(&mut bytes));
+                let length = read.map_err(|error| self.refused(format!("which cannot be read ({error})"), mend))?;
+                if length as u64 > LONGEST_SECRET {
+                    // A part of a secret is another secret.
+                    return Err(self.refused(format!("which holds more than {LONGEST_SECRET} bytes"), mend));
+                }
                 Ok(bytes)
             }
         }
