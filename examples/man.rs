@@ -20,12 +20,12 @@ fn main() -> io::Result<()> {
 }
 
 /// Where the pages of this build are.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "man", kahn::backend::MODE].iter().collect()
 }
 
 /// The name of each page's file, and the page: `kahn.1` and one for each command that is shown.
-fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
+pub(crate) fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut kahn = kahn::cli::command().disable_help_subcommand(true);
     kahn.build();
     let shown = kahn.get_subcommands().filter(|command| !command.is_hide_set()).cloned();

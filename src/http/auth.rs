@@ -53,12 +53,7 @@ fn go_on(request: &HttpRequest, next: Result<Redirection, Refusal>) -> Result<Ht
         escaped(detail),
         code.replace('_', "-"),
     );
-    let mut response = HttpResponse::build(error.status());
-    response.content_type("text/html; charset=utf-8").insert_header((header::CACHE_CONTROL, "no-store"));
-    for (name, value) in error.headers() {
-        response.insert_header((name.clone(), value.as_str()));
-    }
-    Ok(response.body(Ui::get().plain_page(&title, "", &main)))
+    Err(error.with_page(Ui::get().plain_page(&title, "", &main)))
 }
 
 fn redirect(next: Redirection) -> HttpResponse {

@@ -12,11 +12,13 @@ use crate::domain::GraphError;
 pub struct ApiError {
     status: StatusCode,
     code: &'static str,
-    detail: String,
+    detail: Box<str>,
     members: Vec<(&'static str, Value)>,
     headers: Vec<(header::HeaderName, String)>,
     /// Known where the problem is not written again further out.
-    request_id: String,
+    request_id: Box<str>,
+    /// What is sent instead of the problem, to a person.
+    page: Option<Box<str>>,
 }
 
 /// Seconds after which a 503 may be tried again.
@@ -28,10 +30,11 @@ impl ApiError {
         Self {
             status,
             code,
-            detail: detail.into(),
+            detail: detail.into().into(),
             members: Vec::new(),
             headers: Vec::new(),
-            request_id: String::new(),
+            request_id: Box::default(),
+            page: None,
         }
     }
 
@@ -84,20 +87,21 @@ impl ApiError {
         self
     }
 
+    /// The same as a page of HTML, with its status and header fields.
+    pub(super) fn with_page(mut self, page: String) -> Self {
+        self.page = Some(page.into());
+        self
+    }
+
     /// A problem that is the answer to this request, whatever happens further out.
     pub(super) fn answering(mut self, request_id: &str) -> Self {
-        request_id.clone_into(&mut self.request_id);
+        self.request_id = request_id.into();
         self.header(header::HeaderName::from_static("x-request-id"), request_id.to_owned())
     }
 
     /// The status.
     pub(super) fn status(&self) -> StatusCode {
         self.status
-    }
-
-    /// The header fields that it comes with.
-    pub(super) fn headers(&self) -> &[(header::HeaderName, String)] {
-        &self.headers
     }
 
     /// The code.
@@ -120,7 +124,7 @@ impl ApiError {
         push("type", format!("/problems/{}", self.code.replace('_', "-")).into());
         push("title", title_of(self.code).into());
         push("status", self.status.as_u16().into());
-        push("detail", self.detail.clone().into());
+        push("detail", (*self.detail).into());
         push("code", self.code.into());
         for (name, value) in &self.members {
             push(name, value.clone());
@@ -128,7 +132,11 @@ impl ApiError {
         push("request_id", request_id.into());
         body.push('}');
         let mut response = HttpResponseBuilder::new(self.status);
-        response.content_type("application/problem+json").insert_header((header::CACHE_CONTROL, "no-store"));
+        let (content_type, body) = match &self.page {
+            Some(page) => ("text/html; charset=utf-8", page.clone().into_string()),
+            None => ("application/problem+json", body),
+        };
+        response.content_type(content_type).insert_header((header::CACHE_CONTROL, "no-store"));
         for (name, value) in &self.headers {
             response.insert_header((name.clone(), value.as_str()));
         }

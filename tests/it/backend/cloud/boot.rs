@@ -117,6 +117,9 @@ fn a_provider_that_is_half_configured_or_not_to_be_trusted_is_refused_by_the_nam
     std::fs::write(secret.path(), "a secret\n").expect("it is written");
     let empty = tempfile::NamedTempFile::new().expect("a file");
     let (secret, empty) = (secret.path().display().to_string(), empty.path().display().to_string());
+    let endless = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(endless.path(), [b's'; 4097]).expect("it is written");
+    let endless = endless.path().display().to_string();
     let whole = [
         ("KAHN_OIDC_ISSUER", "https://id.example.org"),
         ("KAHN_OIDC_AUDIENCE", "kahn"),
@@ -148,6 +151,7 @@ fn a_provider_that_is_half_configured_or_not_to_be_trusted_is_refused_by_the_nam
         ("KAHN_OIDC_ISSUER", "https://id.example.org?tenant=1", "which is more than an issuer's address"),
         ("KAHN_OIDC_CLIENT_SECRET_FILE", "/nowhere/secret", "put the client's secret in it"),
         ("KAHN_OIDC_CLIENT_SECRET_FILE", empty.as_str(), "which is empty"),
+        ("KAHN_OIDC_CLIENT_SECRET_FILE", endless.as_str(), "which holds more than 4096 bytes"),
         ("KAHN_OIDC_TYP", "loose", "write it as --oidc-typ compat, or strict"),
         ("KAHN_OIDC_ORG_CLAIM", "sub", "leave it out for org_id"),
         ("KAHN_OIDC_LONGEST_LIFE", "0", "leave it out for a day"),

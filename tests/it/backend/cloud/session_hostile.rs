@@ -10,7 +10,7 @@ use super::airlock::Airlock;
 use super::cluster::Database;
 use super::session::{PUBLIC, Person, Reply, SESSION, SIGN_IN, key_file, serve, two_tenants};
 use super::tenant;
-use crate::support::Server;
+use crate::support::{Server, request};
 
 fn is_refused(reply: &Reply, what: &str) {
     assert_eq!(reply.status, 400, "{what}: {}", reply.body);
@@ -64,6 +64,19 @@ fn a_person_who_refuses_at_the_provider_stays_out() {
     assert!(person.here.0.is_empty(), "{} cookies", person.here.0.len());
     is_refused(&person.returns(&back), "the same refusal again");
     assert_eq!(person.asks(("GET", "/api/me"), &[]).status, 401);
+}
+
+/// JSON in the window is no answer for somebody whose sign-in took too long.
+#[test]
+fn a_failed_sign_in_is_a_page_that_begins_another_for_whoever_came_with_a_browser() {
+    let (server, _database) = two_tenants();
+    let page =
+        request(&server.url, ("GET", "/auth/callback?state=x&code=y"), &[("accept", "text/html,*/*;q=0.8")], None);
+    assert_eq!((page.status, page.header("content-type")), (400, "text/html; charset=utf-8"), "{}", page.text());
+    assert!(page.text().contains("<a href=\"/auth/login\">Sign in again</a>"), "{}", page.text());
+    assert_eq!(page.header("cache-control"), "no-store");
+    let told = request(&server.url, ("GET", "/auth/callback?state=x&code=y"), &[], None);
+    assert_eq!((told.status, told.header("content-type")), (400, "application/problem+json"));
 }
 
 #[test]
