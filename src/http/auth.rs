@@ -15,7 +15,10 @@ use crate::services::Services;
 
 /// On to the provider: a redirect. `return_to` is the path where the person goes on afterwards.
 pub(super) async fn login(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
-    let params = Params::parse(request.query_string(), &["return_to"])?;
+    let params = match Params::parse(request.query_string(), &["return_to"]) {
+        Ok(params) => params,
+        Err(error) => return Err(shown(&request, error)),
+    };
     let step = SignStep::In { return_to: params.get("return_to").map(str::to_owned) };
     go_on(&request, services.access.sign(&facts_of(&request), step).await)
 }
@@ -37,14 +40,15 @@ pub(super) async fn logout(request: HttpRequest, services: web::Data<Services>) 
     answer::written(response, &json!({"continue_at": next.location}))
 }
 
-/// On with the redirect. What went wrong is a page for whoever came here with a browser: no script is there to read JSON.
+/// On with the redirect.
 fn go_on(request: &HttpRequest, next: Result<Redirection, Refusal>) -> Result<HttpResponse, ApiError> {
-    let error = match next {
-        Ok(next) => return Ok(redirect(next)),
-        Err(refusal) => ApiError::from(refusal),
-    };
+    next.map(redirect).map_err(|refusal| shown(request, refusal.into()))
+}
+
+/// What went wrong is a page for whoever came here with a browser: no script is there to read JSON.
+fn shown(request: &HttpRequest, error: ApiError) -> ApiError {
     if !wants_page(request) {
-        return Err(error);
+        return error;
     }
     let (code, detail) = error.code_and_detail();
     let title = title_of(code);
@@ -53,7 +57,7 @@ fn go_on(request: &HttpRequest, next: Result<Redirection, Refusal>) -> Result<Ht
         escaped(detail),
         code.replace('_', "-"),
     );
-    Err(error.with_page(Ui::get().plain_page(&title, "", &main)))
+    error.with_page(Ui::get().plain_page(&title, "", &main))
 }
 
 fn redirect(next: Redirection) -> HttpResponse {

@@ -114,8 +114,11 @@ impl Discovery {
         }
     }
 
-    /// Asks again; what was read before stays where that fails.
+    /// Asks again, where it was read before; that stays where asking fails.
     pub(super) async fn renew(&self) -> Result<(), DiscoveryError> {
+        if !matches!(*self.state.lock().await, State::Read(_)) {
+            return Ok(());
+        }
         // Asked before the lock: nobody who has a use for the old one waits.
         let read = Arc::new(self.read().await?);
         *self.state.lock().await = State::Read(read);

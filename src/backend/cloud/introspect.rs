@@ -21,7 +21,7 @@ use crate::contract::Refusal;
 const FRESH: Duration = Duration::from_secs(30);
 /// How long it is believed at the most, which is while the provider is away. With the pace at which sockets are asked again
 /// (every 3 s), a revoked token is dead within 60 s everywhere.
-const TRUSTED: Duration = Duration::from_secs(55);
+const TRUSTED: Duration = Duration::from_secs(50);
 const REMEMBERED: usize = 4096;
 /// How long a token that did not count is refused unasked, and how many of them.
 const REFUSED: Duration = Duration::from_secs(10);

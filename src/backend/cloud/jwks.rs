@@ -213,10 +213,8 @@ async fn refresh(jwks: Weak<Jwks>) {
         let Some(jwks) = jwks.upgrade() else { return };
         let brought_keys = {
             let mut fetches = jwks.fetching.lock().await;
-            // Once in a while it is asked anew where its keys are; a provider that does not say is believed a while longer.
-            if jwks.current().is_some()
-                && let Err(fault) = jwks.discovery.renew().await
-            {
+            // Each time it is asked anew where its keys are; a provider that does not say is believed a while longer.
+            if let Err(fault) = jwks.discovery.renew().await {
                 jwks.trouble.tell(&fault);
             }
             jwks.fetch(&mut fetches).await

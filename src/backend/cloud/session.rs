@@ -209,12 +209,16 @@ impl Sessions {
     ) -> Result<Redirection, Refusal> {
         let kept = self.seal.open::<SignIn>(Kept::SignIn, &request.cookies).map_err(|unfit| failed(&unfit))?;
         let sign_in = kept.ok_or_else(|| failed(&"this browser began none"))?;
-        if sign_in.until <= now() || self.used.has(&sign_in.state) {
+        if sign_in.until <= now() {
             return Err(failed(&"it is over"));
         }
         let Some(code) = self.code(answer, &sign_in.state).await? else {
             return Ok(Redirection { location: "/".to_owned(), cookies: vec![self.seal.forget(Kept::SignIn)] });
         };
+        // Before the code is sent: whatever becomes of it, one sign-in asks the provider once.
+        if !self.used.add(&sign_in.state, sign_in.until, now()) {
+            return Err(failed(&"it is over"));
+        }
         let tokens = self.exchange(code, &sign_in.verifier).await?;
         let subject = self.subject(&tokens.id_token, &sign_in.nonce).await?;
         let grant = bearer.grant(&tokens.access_token).await.map_err(|refusal| match refusal {
@@ -223,9 +227,6 @@ impl Sessions {
         })?;
         if grant.kind != PrincipalKind::User || grant.user != subject {
             return Err(failed(&"the two tokens are not about the same person"));
-        }
-        if !self.used.add(&sign_in.state, sign_in.until, now()) {
-            return Err(failed(&"it is over"));
         }
         let session = Session {
             id: CsrfToken::new_random().into_secret(),

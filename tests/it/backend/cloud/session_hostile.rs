@@ -30,8 +30,6 @@ fn a_sign_in_ends_only_in_the_browser_that_began_it_and_only_once() {
 
     let back = victim.agrees(&of_victim, "ada@acme");
     let state = |back: &str| back.split("state=").nth(1).expect("a state").split('&').next().expect("it").to_owned();
-    let mixed = back_of_attacker.replace(&state(&back_of_attacker), &state(&back));
-    is_refused(&victim.returns(&mixed), "another's code under one's own state");
 
     for (what, wrong) in [
         ("no state", back.replace("state=", "was=")),
@@ -50,6 +48,15 @@ fn a_sign_in_ends_only_in_the_browser_that_began_it_and_only_once() {
     is_refused(&victim.returns(&back), "the same answer again");
     victim.here = before;
     is_refused(&victim.returns(&back), "the same answer again, with the cookies of before");
+
+    let of_victim = victim.leaves("/auth/login");
+    let back = victim.agrees(&of_victim, "ada@acme");
+    let mixed = back_of_attacker.replace(&state(&back_of_attacker), &state(&back));
+    is_refused(&victim.returns(&mixed), "another's code under one's own state");
+    is_refused(
+        &victim.returns(&back),
+        "a second code: one sign-in asks the provider about one, or codes could be guessed",
+    );
 }
 
 #[test]
@@ -75,6 +82,8 @@ fn a_failed_sign_in_is_a_page_that_begins_another_for_whoever_came_with_a_browse
     assert_eq!((page.status, page.header("content-type")), (400, "text/html; charset=utf-8"), "{}", page.text());
     assert!(page.text().contains("<a href=\"/auth/login\">Sign in again</a>"), "{}", page.text());
     assert_eq!(page.header("cache-control"), "no-store");
+    let wrong = request(&server.url, ("GET", "/auth/login?next=/a"), &[("accept", "text/html,*/*;q=0.8")], None);
+    assert_eq!((wrong.status, wrong.header("content-type")), (400, "text/html; charset=utf-8"), "{}", wrong.text());
     let told = request(&server.url, ("GET", "/auth/callback?state=x&code=y"), &[], None);
     assert_eq!((told.status, told.header("content-type")), (400, "application/problem+json"));
 }
