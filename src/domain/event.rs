@@ -2,6 +2,7 @@
 
 mod fields;
 mod names;
+mod one_pass;
 
 use std::borrow::Cow;
 
@@ -334,27 +335,35 @@ pub fn parse_line(bytes: &[u8]) -> Result<Event<'_>, String> {
     if is_too_deep(bytes) {
         return Err(format!("nested deeper than {MAX_DEPTH}"));
     }
-    let base = base(text)?;
-    let body = match base.event.as_ref() {
-        "run_start" => EventBody::RunStart(body(text, &base.event)?),
-        "node_transition" => {
-            let moved: NodeTransition<'_> = body(text, &base.event)?;
-            if moved.to == NodeStatus::Running && moved.attempt.is_none() {
-                return Err("node_transition: missing field `attempt` of a move to running".into());
-            }
-            EventBody::NodeTransition(moved)
-        }
-        "node_attempt" => EventBody::NodeAttempt(body(text, &base.event)?),
-        "run_end" => EventBody::RunEnd(body(text, &base.event)?),
-        "agent_run_start" => EventBody::AgentRunStart(body(text, &base.event)?),
-        "agent_transition" => EventBody::AgentTransition(body(text, &base.event)?),
-        "tool_invocation" => EventBody::ToolInvocation(body(text, &base.event)?),
-        "audit_checkpoint" => EventBody::AuditCheckpoint(body(text, &base.event)?),
-        "agent_run_end" => EventBody::AgentRunEnd(body(text, &base.event)?),
+    // Nearly all lines are read in one pass; whatever is wrong or unusual is read in two, which say what it is.
+    one_pass::read(text).map_or_else(|| two_passes(text), Ok)
+}
+
+/// The base fields first, wherever they stand; then what its name says that the event has.
+fn two_passes(text: &str) -> Result<Event<'_>, String> {
+    let Base { ts, run_id, event } = base(text)?;
+    let body = match event.as_ref() {
+        "run_start" => EventBody::RunStart(body(text, &event)?),
+        "node_transition" => EventBody::NodeTransition(moved(body(text, &event)?)?),
+        "node_attempt" => EventBody::NodeAttempt(body(text, &event)?),
+        "run_end" => EventBody::RunEnd(body(text, &event)?),
+        "agent_run_start" => EventBody::AgentRunStart(body(text, &event)?),
+        "agent_transition" => EventBody::AgentTransition(body(text, &event)?),
+        "tool_invocation" => EventBody::ToolInvocation(body(text, &event)?),
+        "audit_checkpoint" => EventBody::AuditCheckpoint(body(text, &event)?),
+        "agent_run_end" => EventBody::AgentRunEnd(body(text, &event)?),
         "heartbeat" => EventBody::Heartbeat,
-        _ => EventBody::Unknown(base.event),
+        _ => EventBody::Unknown(event),
     };
-    Ok(Event { ts: base.ts, run_id: base.run_id, body })
+    Ok(Event { ts, run_id, body })
+}
+
+/// A move to running always says which attempt begins.
+fn moved(moved: NodeTransition<'_>) -> Result<NodeTransition<'_>, String> {
+    if moved.to == NodeStatus::Running && moved.attempt.is_none() {
+        return Err("node_transition: missing field `attempt` of a move to running".into());
+    }
+    Ok(moved)
 }
 
 struct Base<'a> {
@@ -522,4 +531,101 @@ pub(crate) fn is_too_deep(bytes: &[u8]) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    /// Members of an object, sound and not: base fields, fields of each event, and what must not be taken.
+    const MEMBERS: &[&str] = &[
+        r#""ts":"2026-04-24T10:00:00.000Z""#,
+        r#""ts":"2026-04-24""#,
+        r#""ts":1"#,
+        r#""run_id":"r-1""#,
+        r#""run_id":"a b""#,
+        r#""run\u005fid":"r-1""#,
+        r#""event":"heartbeat""#,
+        r#""event":"later""#,
+        r#""event":"l\u0061ter""#,
+        r#""event":"""#,
+        r#""event":null"#,
+        r#""event":"run_start""#,
+        r#""event":"node_transition""#,
+        r#""event":"audit_checkpoint""#,
+        r#""event":"agent_transition""#,
+        r#""total_nodes":3"#,
+        r#""total_nodes":-3"#,
+        r#""total\u005fnodes":3"#,
+        r#""parent":{"run_id":"p","ts":"inside"}"#,
+        r#""node_id":"a""#,
+        r#""node_id":"n\u00e9""#,
+        r#""from":"ready""#,
+        r#""to":"running""#,
+        r#""to":"done""#,
+        r#""attempt":1"#,
+        r#""attempt":null"#,
+        r#""agent_id":null"#,
+        r#""agent_id":"coder""#,
+        r#""step":0"#,
+        r#""from":"thinking""#,
+        r#""to":"tool_call""#,
+        r#""usage":{"cost_usd":0.1,"input_tokens":7}"#,
+        r#""checkpoint_id":"lint""#,
+        r#""result":"pass""#,
+        r#""duration_s":-0.0"#,
+        r#""duration_s":1e999"#,
+        r#""evidence":{"event":[1,{}]}"#,
+        r#""evidence":[]"#,
+        r#""other":{"ts":[]}"#,
+        r#""ot\ther":"\ud800""#,
+        r#""unquoted":x"#,
+    ];
+
+    /// What one pass takes, two passes take, and read as the same event; whatever it does not take is theirs to judge.
+    fn agree(line: &str) -> Result<(), TestCaseError> {
+        if let Some(event) = one_pass::read(line) {
+            prop_assert_eq!(Ok(format!("{event:?}")), two_passes(line).map(|event| format!("{event:?}")), "{}", line);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn one_pass_takes_nothing_that_two_would_read_otherwise(
+            base in Just(vec![MEMBERS[0], MEMBERS[3]]),
+            event in select(&MEMBERS[6..15]),
+            more in vec(select(MEMBERS), 0..9),
+            order in any::<prop::sample::Index>(),
+            end in select(&["}", "} ", "}}", "", ",}", "}\n{}"][..]),
+        ) {
+            let mut members = [base, vec![event], more].concat();
+            let turned = order.index(members.len());
+            agree(&format!("{{{}{end}", members.join(",")))?;
+            members.rotate_left(turned);
+            agree(&format!("{{{}{end}", members.join(",")))?;
+        }
+    }
+
+    /// The lines of every producer that is known here are usual ones: two passes over each would take twice as long.
+    #[test]
+    fn the_lines_of_the_samples_are_read_in_one_pass() {
+        let mut read = 0;
+        for run in std::fs::read_dir("data/runs").unwrap() {
+            let log = std::fs::read(run.unwrap().path().join("transitions.jsonl")).unwrap_or_default();
+            for line in log.split(|byte| *byte == b'\n').filter(|line| parse_line(line).is_ok()) {
+                let line = std::str::from_utf8(line).unwrap();
+                assert!(one_pass::read(line).is_some(), "{line}");
+                agree(line).unwrap();
+                read += 1;
+            }
+        }
+        assert!(read > 600, "{read} lines");
+    }
 }
