@@ -24,8 +24,12 @@ SLOWEST_ANSWER_S = 30
 # For whatever has to become true.
 PATIENCE_S = 60
 DICE = random.Random()
-# Settings of a database that is to survive; commits take 2 ms longer, so that there is something to hit.
-DURABLE = "-c fsync=on -c full_page_writes=on -c synchronous_commit=on -c commit_delay=2000 -c commit_siblings=0"
+# Settings of a database that is to survive, and that tidies up after itself as one does; commits take 2 ms longer, so that
+# there is something to hit.
+DURABLE = (
+    "-c autovacuum=on -c shared_buffers=128MB -c fsync=on -c full_page_writes=on -c synchronous_commit=on "
+    "-c commit_delay=2000 -c commit_siblings=0"
+)
 
 
 class Failure(Exception):

@@ -40,6 +40,8 @@ class Load:
         self.cancels = 0.0
         # Whether a full disk may be what keeps a batch out (507), and how long a writer rests after each batch.
         self.may_be_full, self.rest_s = False, 0.0
+        # After how many lines a writer leaves its run for a new one.
+        self.longest_run = float("inf")
         # (tenant, run) -> how far its lines were sent; the batches that were acknowledged.
         self.sent, self.acknowledged, self.graphs = collections.Counter(), [], set()
         self.threads, numbers = [], itertools.count()
@@ -98,10 +100,14 @@ class Load:
 
     # ---- writers
 
-    def write(self, tenant, run_id, number):
+    def write(self, tenant, name, number):
+        dice, run_id, seq, extra, left = random.Random(number), name, 0, 0, 0
         self.put_graph(tenant, run_id)
-        dice, seq, extra = random.Random(number), 0, 0
         while not self.closing.is_set():
+            if seq >= self.longest_run:
+                left += 1
+                run_id, seq = f"{name}.{left}", 0
+                self.put_graph(tenant, run_id)
             if dice.random() < 0.1:
                 # A batch of several new runs, which are all there or none.
                 names = [f"{kind}-{number}-{extra}" for kind in ("steady", "agent", "Other")]
@@ -112,6 +118,11 @@ class Load:
                 self.deliver(tenant, [(run_id, seq, seq + count)], dice)
                 seq += count
             self.closing.wait(self.rest_s)
+
+    def runs(self, tenant):
+        """The runs with a graph: those that go on, and those that their writers left."""
+        with self.lock:
+            return sorted(run_id for owner, run_id in self.graphs if owner is tenant)
 
     def put_graph(self, tenant, run_id):
         body, path = graph(tenant.mark, run_id), f"/v1/ingest/runs/{run_id}/graph"
@@ -260,9 +271,9 @@ def reckon(sent, acknowledged, stored):
 # ---------------------------------------------------------------- readers and live clients
 
 
-def reads(tenant):
+def reads(load, tenant):
     """Every address that is read, for this tenant."""
-    node, run_id = f"{tenant.mark}-{DICE.randrange(20)}", DICE.choice(RUNS)
+    node, run_id = f"{tenant.mark}-{DICE.randrange(20)}", DICE.choice(load.runs(tenant) or RUNS)
     return (
         "/api/me", "/api/runs?limit=50", f"/api/runs?node_id={node}", f"/api/runs?agent_id={tenant.mark}", "/api/runs?sort=duration&kind=ci",
         f"/api/runs/{run_id}", f"/api/runs/{run_id}?at_seq={DICE.randrange(300)}", f"/api/runs/{run_id}/events?limit={DICE.randrange(1, 300)}",
@@ -274,13 +285,13 @@ def reads(tenant):
 
 def shape(path):
     """An address without what differs from one request to the next."""
-    return re.sub(r"=[^&]*", "", re.sub(r"(steady-\d|agent-0|shared|[a-z]+[0-9a-f]{8}-\d+)", "*", path))
+    return re.sub(r"=[^&]*", "", re.sub(r"((steady-\d|agent-0|shared)(\.\d+)?|[a-z]+[0-9a-f]{8}-\d+)", "*", path))
 
 
 def read(load, tenant):
     """Reads whatever there is, and leaves some of it."""
     while not load.closing.is_set():
-        path = DICE.choice(reads(tenant))
+        path = DICE.choice(reads(load, tenant))
         if DICE.random() < 0.35:
             key = tenant.keys.get("ingest" if path.startswith("/v1/") else "read")
             got = b""
@@ -353,9 +364,11 @@ def listen(load, tenant):
             live = Live(load.kahn.port, tenant.keys.get("read"))
             load.look(tenant, live.head, "handshake")
             live.send(1, b'{"type":"subscribe_runs"}')
-            for run_id in RUNS:
-                live.send(1, json.dumps({"type": "subscribe", "run_id": run_id, "from_seq": following[run_id]}).encode())
+            subscribed = set()
             while True:
+                for run_id in set(load.runs(tenant)) - subscribed:
+                    live.send(1, json.dumps({"type": "subscribe", "run_id": run_id, "from_seq": following[run_id]}).encode())
+                    subscribed.add(run_id)
                 for payload in live.frames():
                     load.look(tenant, payload, "frame")
                     hear(load, tenant, json.loads(payload), following)
@@ -363,7 +376,7 @@ def listen(load, tenant):
                     # The writers still end their batches.
                     deadline = deadline or time.monotonic() + PATIENCE_S
                     ended = all(not thread.is_alive() for thread in load.writers)
-                    behind = [run_id for run_id in RUNS if following[run_id] < load.sent[tenant, run_id]]
+                    behind = [run_id for run_id in load.runs(tenant) if following[run_id] < load.sent[tenant, run_id]]
                     if ended and not behind:
                         return
                     if time.monotonic() > deadline:
