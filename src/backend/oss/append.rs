@@ -1,14 +1,17 @@
 //! Ingest: a batch goes to the logs of kahn's own runs, all of it or nothing.
 //!
 //! Run folders are locked in the order of their run_ids; nothing is written before every part is known to fit, and the answer
-//! is what the tail reader saw afterwards. It is given when a sync that began after all this has ended; the locks are let go
-//! before, so that batches for the same log share a sync.
+//! is what the tail reader saw afterwards. It is given when a sync that began after the writes has ended too; the locks are let
+//! go before, so that batches for the same log share a sync.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::runtime::Handle;
+
 use super::archive::Shared;
+use super::commit::Number;
 use super::index::Run;
 use super::read;
 use super::tail::Effort;
@@ -24,7 +27,7 @@ const ATTEMPTS: usize = 32;
 /// How much of a stored log is held against a part at once.
 const COMPARED: ReadLimit = ReadLimit { lines: 512, bytes: 4 * 1024 * 1024 };
 
-/// Appends the batch; returns when it is durable and shown.
+/// Appends the batch; returns when it is durable and shown. It is called on a thread that may wait, of a runtime.
 pub(super) fn append(shared: &Shared, batch: &[Part]) -> Result<Appended, StoreError> {
     for _ in 0..ATTEMPTS {
         shared.prepare_to_write()?;
@@ -57,33 +60,58 @@ fn try_append(shared: &Shared, batch: &[Part]) -> Result<Option<Appended>, Store
         }
     }
     let mut written = Vec::with_capacity(batch.len());
-    let mut appended = Appended::default();
-    for (part, duplicates) in batch.iter().zip(duplicates) {
+    for part in batch {
         let Some(mut claim) = claims.remove(&part.run_id) else { return Ok(None) };
+        claim.open()?;
         let run = shared.index.run_of_folder(&part.run_id);
         if claim.has_new_log() {
             run.is_anchored.store(false, Ordering::Release);
         }
-        let written_to = shown(shared, &run, part)?;
+        // Lines that were there already may be another batch's, which is not durable yet: they are waited for too.
+        let number = run.commits.wrote();
+        written.push(Written { run, claim, number });
+    }
+    let mut appended = Appended::default();
+    // The disk works while the lines are read.
+    let written = Arc::new(written);
+    let settling = tokio::task::spawn_blocking({
+        let written = Arc::clone(&written);
+        move || settle(&archive, &written)
+    });
+    let shown = batch.iter().zip(duplicates).zip(&*written).try_for_each(|((part, duplicates), written)| {
+        let written_to = shown(shared, &written.run, part)?;
         appended.accepted += (part.lines.len() - duplicates) as u64;
         appended.duplicates += duplicates as u64;
         appended.runs.insert(part.run_id.clone(), written_to);
-        // Lines that were there already may be another batch's, which is not durable yet: they are waited for too.
-        let number = run.commits.wrote();
-        claim.unlock()?;
-        written.push((run, claim, number));
-    }
-    for (run, claim, number) in &mut written {
-        let settled = run.commits.settle(*number, || claim.sync(&archive, &run.is_anchored));
-        if settled.is_err() {
+        written.claim.unlock()
+    });
+    let settled = Handle::current().block_on(settling);
+    let settled = settled.unwrap_or_else(|error| Err((0, StoreError::Failed(error.into()))));
+    if let Err((failed, error)) = settled {
+        for Written { run, claim, .. } in written.iter().skip(failed).take(1) {
             claim.forget_unwritten();
             run.tail().forget();
             // Should it fail, the poll tries again; the sender hears of the sync.
             let _ = shared.look(run, Effort::Whole);
         }
-        settled?;
+        return Err(error);
     }
+    shown?;
     Ok(Some(appended))
+}
+
+/// A part whose lines are in its log.
+struct Written {
+    run: Arc<Run>,
+    claim: Claim,
+    number: Number,
+}
+
+/// Waits until all is durable. The error says which part's sync failed; of those behind it nothing is known.
+fn settle(archive: &Archive, written: &[Written]) -> Result<(), (usize, StoreError)> {
+    written.iter().enumerate().try_for_each(|(place, Written { run, claim, number })| {
+        run.commits.settle(*number, || claim.sync(archive, &run.is_anchored)).map_err(|error| (place, error))
+    })
 }
 
 type Claims = BTreeMap<RunId, Claim>;

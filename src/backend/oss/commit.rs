@@ -27,14 +27,14 @@ struct Progress {
 
 /// A write, by its place among the writes to its log.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Written(u64);
+pub(super) struct Number(u64);
 
 impl Commits {
     /// Says that something was written; the log's lock is held.
-    pub(super) fn wrote(&self) -> Written {
+    pub(super) fn wrote(&self) -> Number {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.written += 1;
-        Written(progress.written)
+        Number(progress.written)
     }
 
     /// Returns once that write is durable: by this sync or by another batch's.
@@ -44,7 +44,7 @@ impl Commits {
     /// When the sync that was to make it durable failed, whoever called it.
     pub(super) fn settle(
         &self,
-        Written(own): Written,
+        Number(own): Number,
         sync: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);

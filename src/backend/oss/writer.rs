@@ -259,8 +259,7 @@ impl Claim {
     }
 
     /// Lets others write; what was written can still be made durable.
-    pub(super) fn unlock(&mut self) -> Result<(), StoreError> {
-        self.open_log()?;
+    pub(super) fn unlock(&self) -> Result<(), StoreError> {
         lock(self.folder.handle(), FlockOperation::Unlock).map_err(write_failed)
     }
 
@@ -275,11 +274,10 @@ impl Claim {
 
     /// Makes everything that was appended durable. The entries above the log too, once a process: lines that were there
     /// already may be another one's, killed before it did so.
-    pub(super) fn sync(&mut self, archive: &Archive, is_anchored: &AtomicBool) -> Result<(), StoreError> {
-        self.open_log()?.sync_data().map_err(write_failed)?;
+    pub(super) fn sync(&self, archive: &Archive, is_anchored: &AtomicBool) -> Result<(), StoreError> {
+        self.opened()?.sync_data().map_err(write_failed)?;
         if self.has_new_log || !is_anchored.load(Ordering::Acquire) {
             self.anchor(archive)?;
-            self.has_new_log = false;
             is_anchored.store(true, Ordering::Release);
         }
         Ok(())
@@ -320,6 +318,10 @@ impl Claim {
             }
             self.log = Some(log.into());
         }
+        self.opened()
+    }
+
+    fn opened(&self) -> Result<&File, StoreError> {
         self.log.as_ref().ok_or_else(|| StoreError::Failed("the log is not open".into()))
     }
 }
