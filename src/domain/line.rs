@@ -1,5 +1,7 @@
 //! Lines of a log: where one ends, which bytes are its own, and the ledger of what became of each.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::MAX_LINE_BYTES;
@@ -117,6 +119,11 @@ impl LineSplitter {
 
 /// A line of the limit's length with a BOM before it and a CR behind it.
 const HOLD_AT_MOST: usize = MAX_LINE_BYTES + BOM.len() + 1;
+
+/// What has to stand before a line's LF for [`LineSplitter`] to give the line back: a CR of its own needs one more behind it.
+pub fn written(line: &[u8]) -> Cow<'_, [u8]> {
+    if line.ends_with(b"\r") { Cow::Owned([line, b"\r"].concat()) } else { Cow::Borrowed(line) }
+}
 
 fn piece(raw: &[u8], offset: u64) -> Piece<'_> {
     let line = if offset == 0 { raw.strip_prefix(BOM).unwrap_or(raw) } else { raw };

@@ -146,6 +146,8 @@ struct AuditView<'a> {
     result: AuditResult,
     duration_s: f64,
     evidence: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence_bytes: Option<usize>,
 }
 
 impl<'a> RunView<'a> {
@@ -229,6 +231,7 @@ fn agent(state: &RunState) -> AgentView<'_> {
                 result: audit.result,
                 duration_s: audit.duration_s,
                 evidence: audit.evidence.as_deref(),
+                evidence_bytes: audit.evidence_bytes,
             })
             .collect(),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::state::{RunState, UsageSum, add_usage};
+use super::state::{RunState, UsageSum, add_usage, first_chars, kept_text};
 use crate::domain::Timestamp;
 use crate::domain::event::{AgentStatus, AgentTransition, AuditCheckpoint, AuditResult, ToolInvocation};
 use crate::domain::id::sha256_hex;
@@ -39,6 +39,10 @@ pub struct AgentState {
     pub loops: Vec<Streak>,
     /// Audits, in log order.
     pub audits: Vec<Audit>,
+    /// How many bytes of evidence they hold, at most [`KEPT_EVIDENCE_BYTES`].
+    pub evidence_bytes: usize,
+    /// So many of the first of them hold none any more.
+    pub without_evidence: usize,
     /// Tokens and cost of the agent's events.
     pub usage: Option<UsageSum>,
 }
@@ -48,6 +52,12 @@ pub const LOOP_LENGTH: u64 = 5;
 
 /// How much of a repeated input a state keeps, in characters.
 pub const SHOWN_INPUT_CHARS: usize = 1000;
+
+/// How large the evidence of one audit may be, in bytes, for a state to keep it.
+pub const KEPT_EVIDENCE_BYTES_EACH: usize = 16 * 1024;
+
+/// How much evidence a state keeps, in bytes; the newest stays.
+pub const KEPT_EVIDENCE_BYTES: usize = 1024 * 1024;
 
 /// How many steps a state keeps of a row of calls, or of a tool's failures.
 pub const KEPT_STEPS: usize = 100;
@@ -106,8 +116,10 @@ pub struct Audit {
     pub result: AuditResult,
     /// How long it took, in seconds.
     pub duration_s: f64,
-    /// What it rests on: the object as it was written.
+    /// What it rests on: the object as it was written, where the state keeps it.
     pub evidence: Option<Box<RawValue>>,
+    /// How many bytes its evidence has in the log, where the state does not keep it.
+    pub evidence_bytes: Option<usize>,
 }
 
 impl PartialEq for Audit {
@@ -115,7 +127,7 @@ impl PartialEq for Audit {
         let raw = |audit: &Self| audit.evidence.as_ref().map(|raw| raw.get().to_owned());
         (self.seq, &self.checkpoint_id, self.result) == (other.seq, &other.checkpoint_id, other.result)
             && self.duration_s.to_bits() == other.duration_s.to_bits()
-            && raw(self) == raw(other)
+            && (raw(self), self.evidence_bytes) == (raw(other), other.evidence_bytes)
     }
 }
 
@@ -167,7 +179,8 @@ pub(super) fn tool(state: &mut RunState, seq: u64, call: &ToolInvocation<'_>) {
     let agent = &mut state.agent;
     agent.at_step(call.step);
     agent.tool_calls += 1;
-    if !agent.tools.contains_key(&*call.tool_name) {
+    let tool_name = kept_text(&call.tool_name);
+    if !agent.tools.contains_key(&tool_name) {
         let unused = Tool {
             first_seq: seq,
             failed: 0,
@@ -176,13 +189,13 @@ pub(super) fn tool(state: &mut RunState, seq: u64, call: &ToolInvocation<'_>) {
             first_failed_seq: None,
             failed_steps: Vec::new(),
         };
-        agent.tools.insert(call.tool_name.to_string(), unused);
+        agent.tools.insert(tool_name.clone(), unused);
     }
-    if let Some(tool) = agent.tools.get_mut(&*call.tool_name) {
+    if let Some(tool) = agent.tools.get_mut(&tool_name) {
         tool.durations_s.push(call.duration_s);
         if !call.ok {
             tool.failed += 1;
-            tool.last_error = call.error.as_deref().map(str::to_owned);
+            tool.last_error = call.error.as_deref().map(kept_text);
             tool.first_failed_seq.get_or_insert(seq);
             keep_step(&mut tool.failed_steps, call.step);
         }
@@ -190,31 +203,31 @@ pub(super) fn tool(state: &mut RunState, seq: u64, call: &ToolInvocation<'_>) {
     if !call.ok {
         agent.tool_failures += 1;
         agent.first_failed_call.get_or_insert_with(|| FailedCall {
-            tool_name: call.tool_name.to_string(),
-            error: call.error.as_deref().map(str::to_owned),
+            tool_name: tool_name.clone(),
+            error: call.error.as_deref().map(kept_text),
         });
     }
-    agent.extend_streak(seq, call);
+    agent.extend_streak(seq, &tool_name, call);
     add_usage(&mut agent.usage, call.usage.as_ref());
     state.spend(call.usage.as_ref());
 }
 
 impl AgentState {
     /// A call without an input_summary proves nothing about its input and ends the row.
-    fn extend_streak(&mut self, seq: u64, call: &ToolInvocation<'_>) {
+    fn extend_streak(&mut self, seq: u64, tool_name: &str, call: &ToolInvocation<'_>) {
         let Some(input) = call.input_summary.as_deref() else {
             self.streak = None;
             return;
         };
         let input_sha256 = sha256_hex(input.as_bytes());
         match &mut self.streak {
-            Some(streak) if *streak.tool_name == *call.tool_name && streak.input_sha256 == input_sha256 => {
+            Some(streak) if *streak.tool_name == *tool_name && streak.input_sha256 == input_sha256 => {
                 streak.calls += 1;
                 keep_step(&mut streak.steps, call.step);
             }
             streak => {
                 *streak = Some(Streak {
-                    tool_name: call.tool_name.to_string(),
+                    tool_name: tool_name.to_owned(),
                     input_summary: first_chars(input, SHOWN_INPUT_CHARS).to_owned(),
                     input_sha256,
                     calls: 1,
@@ -232,12 +245,6 @@ impl AgentState {
     }
 }
 
-fn first_chars(text: &str, most: usize) -> &str {
-    // Most texts have fewer bytes than that.
-    let end = if text.len() <= most { None } else { text.char_indices().nth(most) };
-    end.map_or(text, |(at, _)| &text[..at])
-}
-
 fn keep_step(steps: &mut Vec<u64>, step: u64) {
     if steps.len() < KEPT_STEPS && steps.last() != Some(&step) {
         steps.push(step);
@@ -245,11 +252,27 @@ fn keep_step(steps: &mut Vec<u64>, step: u64) {
 }
 
 pub(super) fn audit(state: &mut RunState, seq: u64, audit: &AuditCheckpoint<'_>) {
-    state.agent.audits.push(Audit {
+    let (kept, large) = match audit.evidence {
+        Some(raw) if raw.get().len() > KEPT_EVIDENCE_BYTES_EACH => (None, Some(raw.get().len())),
+        raw => (raw, None),
+    };
+    let agent = &mut state.agent;
+    agent.audits.push(Audit {
         seq,
         checkpoint_id: audit.checkpoint_id.to_string(),
         result: audit.result,
         duration_s: audit.duration_s,
-        evidence: audit.evidence.map(ToOwned::to_owned),
+        evidence: kept.map(ToOwned::to_owned),
+        evidence_bytes: large,
     });
+    agent.evidence_bytes += kept.map_or(0, |raw| raw.get().len());
+    while agent.evidence_bytes > KEPT_EVIDENCE_BYTES
+        && let Some(oldest) = agent.audits.get_mut(agent.without_evidence)
+    {
+        if let Some(raw) = oldest.evidence.take() {
+            agent.evidence_bytes -= raw.get().len();
+            oldest.evidence_bytes = Some(raw.get().len());
+        }
+        agent.without_evidence += 1;
+    }
 }

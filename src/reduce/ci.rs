@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{RunState, UsageSum, add_usage};
+use super::state::{RunState, UsageSum, add_usage, kept_text};
 use crate::domain::event::{NodeAttempt, NodeStatus, NodeTransition, Obj};
 use crate::domain::{Timestamp, timestamp::millis_to_seconds};
 
@@ -224,7 +224,7 @@ pub(super) fn transition(state: &mut RunState, seq: u64, ts: Timestamp, moved: &
     let node_id: &str = &moved.node_id;
     let node = node_mut(state, node_id, seq);
     let was = node.status;
-    node.reason = moved.reason.as_deref().map(str::to_owned);
+    node.reason = moved.reason.as_deref().map(kept_text);
     // A move to where it stands is no move: the span goes on.
     if moved.to != was {
         node.leave(was, ts);
@@ -273,7 +273,7 @@ pub(super) fn attempt(state: &mut RunState, seq: u64, ts: Timestamp, event: &Nod
         .map(|check| FailingCheck {
             seq,
             attempt: event.attempt,
-            cmd: check.cmd.to_string(),
+            cmd: kept_text(&check.cmd),
             rc: check.rc,
             tail: check.tail.as_deref().map(last_chars),
             truncated: check.truncated.unwrap_or(false),

@@ -12,4 +12,4 @@ pub use summary::{CheckpointResult, FirstFailure, NodeCounts, NodeOutcome, NodeR
 
 /// Which shape states and summaries have, and by which rules they were made. It rises with any change of either: what is
 /// kept of an older one is made again from the log.
-pub const REDUCER_VERSION: u32 = 1;
+pub const REDUCER_VERSION: u32 = 2;

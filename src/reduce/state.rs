@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::agent::AgentState;
-use super::ci::NodeState;
+use super::ci::{FailingCheck, NodeState};
 use super::summary::RunOutcome;
 use super::{agent, ci};
 use crate::domain::event::{Kind, Obj, Parent};
@@ -46,6 +46,22 @@ pub struct RunState {
 
 /// How many breaches a state keeps.
 pub const MAX_BREACHES: usize = 100;
+
+/// How much of a producer's text a state keeps, in characters: a line may hold a million of them, and a state has to fit in
+/// memory, in a row and in an answer. All of it stands in the log, in the event that a state names.
+pub const KEPT_TEXT_CHARS: usize = 4096;
+
+/// The text, cut where a state keeps no more of it.
+pub(super) fn kept_text(text: &str) -> String {
+    let kept = first_chars(text, KEPT_TEXT_CHARS);
+    if kept.len() == text.len() { text.to_owned() } else { format!("{kept}…") }
+}
+
+pub(super) fn first_chars(text: &str, most: usize) -> &str {
+    // Most texts have fewer bytes than that.
+    let end = if text.len() <= most { None } else { text.char_indices().nth(most) };
+    end.map_or(text, |(at, _)| &text[..at])
+}
 
 /// What the first start event says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -152,8 +168,8 @@ impl RunState {
                     seq,
                     total_nodes: None,
                     agent_id: Some(start.agent_id.to_string()),
-                    task: Some(start.task.to_string()),
-                    model: start.model.as_deref().map(str::to_owned),
+                    task: Some(kept_text(&start.task)),
+                    model: start.model.as_deref().map(kept_text),
                     parent: parent_ref(start.parent.as_ref()),
                 };
                 self.begin(seq, Kind::Agent, begun);
@@ -235,6 +251,23 @@ impl RunState {
     /// Tokens and cost of the run: what the end event says wins, field by field.
     pub fn total_usage(&self) -> Option<UsageSum> {
         UsageSum::declared_over(self.usage, self.end.as_ref().and_then(|end| end.usage))
+    }
+
+    /// How many bytes of producers' texts and evidence it holds, for whoever bounds memory.
+    pub fn text_bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let start = self.start.as_ref().map_or(0, |start| text(&start.task) + text(&start.model));
+        let check = |check: &FailingCheck| check.cmd.len() + text(&check.tail);
+        let nodes = self.nodes.values().map(|node| {
+            let checks = [&node.first_failing, &node.last_failing];
+            text(&node.reason) + checks.into_iter().flatten().map(check).sum::<usize>()
+        });
+        let agent = &self.agent;
+        let tools = agent.tools.iter().map(|(name, tool)| name.len() + text(&tool.last_error));
+        let failed = agent.first_failed_call.as_ref().map_or(0, |call| call.tool_name.len() + text(&call.error));
+        let loops =
+            agent.loops.iter().chain(&agent.streak).map(|streak| streak.tool_name.len() + streak.input_summary.len());
+        start + nodes.sum::<usize>() + tools.sum::<usize>() + failed + loops.sum::<usize>() + agent.evidence_bytes
     }
 
     /// Seconds: the declared duration of an ended run, else from the first event to the last, at least 0.

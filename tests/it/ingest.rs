@@ -178,6 +178,70 @@ fn lines_are_kept_byte_for_byte() {
     assert_eq!(position["lines_sha256"], kahn::domain::id::sha256_hex(odd.as_bytes()));
 }
 
+/// A line is what stands between newlines less one CR: one more is its own, and comes back with it.
+#[test]
+fn a_cr_of_the_lines_own_is_kept_and_the_same_batch_again_is_no_conflict() {
+    let mut kitchen = backend::empty();
+    let batch = start("r").replace('\n', "\r\r\n") + &beat("r", 1) + &beat("r", 2).replace('\n', "\r\r\n");
+    let kept = batch.replace("\r\r\n", "\r\n");
+    for duplicates in [0, 3] {
+        let done = kitchen.post("/v1/ingest/transitions", batch.as_bytes());
+        assert_eq!(done.status, 200, "{}", done.text());
+        assert_eq!(done.json()["duplicates"], duplicates);
+        assert_eq!(events(&kitchen, "r"), kept);
+    }
+    kitchen.restart();
+    assert_eq!(events(&kitchen, "r"), kept);
+    let position = kitchen.get("/v1/ingest/runs/r?digest=true").json();
+    assert_eq!(position["lines_sha256"], kahn::domain::id::sha256_hex(kept.as_bytes()));
+}
+
+/// A producer may send lines of 1 MiB for ever: what a run's page holds of them is bounded, and says what it leaves out.
+#[test]
+fn large_texts_and_evidence_stay_in_the_log_and_a_page_shows_their_beginning() {
+    let kitchen = backend::empty();
+    let large = "x".repeat(900_000);
+    let head =
+        |event: &str| format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"{event}","agent_id":"a""#);
+    let start = format!(r#"{},"task":"{large}"}}"#, head("agent_run_start"));
+    let call = format!(
+        r#"{},"step":0,"tool_name":"{text}","duration_s":1,"ok":false,"input_summary":"{text}","error":"{text}"}}"#,
+        head("tool_invocation"),
+        text = &large[..300_000]
+    );
+    let audit = |evidence: &str| {
+        format!(
+            r#"{},"checkpoint_id":"lint","result":"fail","duration_s":1,"evidence":{{"found":"{evidence}"}}}}"#,
+            head("audit_checkpoint")
+        )
+    };
+    // 14 KiB each: more of them than a state keeps.
+    let lines: Vec<String> =
+        [start, call, audit(&large)].into_iter().chain((0..100).map(|_| audit(&"y".repeat(14 * 1024)))).collect();
+    for (seq, line) in lines.iter().enumerate() {
+        let sent = kitchen.post(&format!("/v1/ingest/transitions?from_seq={seq}"), format!("{line}\n").as_bytes());
+        assert_eq!(sent.status, 200, "{}", sent.text());
+    }
+    let page = kitchen.get("/api/runs/r");
+    assert!(page.body.len() < 2 * 1024 * 1024, "{} bytes", page.body.len());
+    let page = page.json();
+    let shown = |value: &serde_json::Value| value.as_str().map(|text| text.chars().count());
+    assert_eq!(shown(&page["task"]), Some(4097), "and a sign that there is more");
+    let tool = &page["agent"]["tools"][0];
+    assert_eq!((shown(&tool["tool_name"]), shown(&tool["last_error"])), (Some(4097), Some(4097)));
+    let audits = page["agent"]["audits"].as_array().expect("audits");
+    let told = |audit: &serde_json::Value| (audit["evidence"].is_null(), audit["evidence_bytes"].as_u64());
+    assert_eq!(told(&audits[0]), (true, Some(900_012)));
+    assert_eq!(told(&audits[1]), (true, Some(14 * 1024 + 12)), "the oldest goes first");
+    assert_eq!(told(&audits[100]), (false, None));
+    let kept = audits.iter().filter(|audit| !audit["evidence"].is_null()).count();
+    assert_eq!(kept, 1024 * 1024 / (14 * 1024 + 12), "1 MiB of it");
+    // All of it stands in the log.
+    let event = kitchen.get("/api/runs/r/events?from_seq=2&limit=1");
+    assert_eq!(event.text(), lines[2].clone() + "\n");
+    assert_eq!(kitchen.get("/api/runs/r/diagnostics").status, 200);
+}
+
 #[test]
 fn a_graph_is_written_once() {
     let kitchen = backend::empty();
@@ -277,6 +341,17 @@ fn a_page_of_events_is_bounded_in_bytes_and_says_where_it_goes_on() {
         assert_eq!(page.header("link"), link);
     }
     assert_eq!(sizes, [12, 12, 6], "a page ends with the line that passes 8 MiB");
+    // Newlines count in neither build.
+    let short = |number: usize| {
+        let line = format!(r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"s","event":"heartbeat","n":{number}}}"#);
+        line.clone() + &" ".repeat(1685 - line.len()) + "\n"
+    };
+    for from in [0, 2500] {
+        let batch: String = (from..from + 2500).map(short).collect();
+        assert_eq!(kitchen.post(&format!("/v1/ingest/transitions?from_seq={from}"), batch.as_bytes()).status, 200);
+    }
+    let page = kitchen.get("/api/runs/s/events?limit=5000");
+    assert_eq!(page.header("kahn-next-seq"), (8 * 1024 * 1024 / 1685 + 1).to_string());
     let moment = kitchen.get("/api/runs/r?at_seq=25").json();
     assert_eq!((&moment["at_seq"], &moment["next_seq"]), (&25.into(), &30.into()));
 }

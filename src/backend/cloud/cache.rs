@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::scope::TenantId;
 use crate::contract::CacheVitals;
 use crate::domain::{Graph, RunId};
-use crate::reduce::{RunState, Summary};
+use crate::reduce::{FirstFailure, RunState, Summary};
 
 /// A run as one version of its row has it.
 #[derive(Debug, Clone)]
@@ -111,6 +111,10 @@ const BLOCK: usize = 16;
 
 fn weight_of_summary(summary: &Summary) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + BLOCK);
+    let failure = |failure: &FirstFailure| match failure {
+        FirstFailure::Node { node_id, cmd, .. } => node_id.len() + BLOCK + text(cmd),
+        FirstFailure::Tool { tool_name, error } => tool_name.len() + BLOCK + text(error),
+    };
     let nodes: usize = summary.node_results.iter().map(|node| size_of_val(node) + node.node_id.len() + BLOCK).sum();
     let checkpoints: usize = summary
         .checkpoints
@@ -124,6 +128,7 @@ fn weight_of_summary(summary: &Summary) -> usize {
         + text(&summary.task)
         + text(&summary.model)
         + text(&summary.graph_sha256)
+        + summary.first_failure.as_ref().map_or(0, failure)
         + nodes
         + checkpoints
         + flaky
@@ -132,23 +137,13 @@ fn weight_of_summary(summary: &Summary) -> usize {
 fn weight_of_state(state: &RunState) -> usize {
     let agent = &state.agent;
     let attempts: usize = state.nodes.values().map(|node| node.attempts.len()).sum();
-    let tails: usize = state
-        .nodes
-        .values()
-        .flat_map(|node| [&node.first_failing, &node.last_failing])
-        .flatten()
-        .map(|check| size_of_val(check) + check.cmd.len() + check.tail.as_ref().map_or(0, String::len))
-        .sum();
     let calls: usize = agent.tools.values().map(|tool| tool.durations_s.capacity()).sum();
-    let evidence: usize =
-        agent.audits.iter().filter_map(|audit| audit.evidence.as_ref()).map(|raw| raw.get().len() + BLOCK).sum();
     4096 + 1024 * state.nodes.len()
         + 96 * attempts
-        + tails
+        + state.text_bytes()
         + 8 * calls
-        + 160 * agent.audits.len()
-        + evidence
-        + 1200 * agent.loops.len()
+        + (160 + BLOCK) * agent.audits.len()
+        + 200 * agent.loops.len()
         + 160 * state.breaches.len()
 }
 

@@ -194,7 +194,8 @@ impl Store for PostgresStore {
         // Past the range there is no line.
         let from = i64::try_from(from_seq).unwrap_or(i64::MAX);
         let to = from.saturating_add(i64::try_from(limit.lines).unwrap_or(i64::MAX));
-        let bytes = i64::try_from(limit.bytes).unwrap_or(i64::MAX);
+        // Chunks hold an LF a line, which do not count: the page is cut below, where the other build cuts it.
+        let bytes = i64::try_from(limit.bytes.saturating_add(limit.lines)).unwrap_or(i64::MAX);
         let (names, froms, tos, places) = ([name], [from], [to], [0_i64]);
         let of_chunks: [Parameter<'_>; 5] = [
             (&names.as_slice(), Type::TEXT_ARRAY),

@@ -77,17 +77,15 @@ impl Hot {
         let agent = &self.state.agent;
         let attempts: usize = self.state.nodes.values().map(|node| node.attempts.len()).sum();
         let calls: usize = agent.tools.values().map(|tool| tool.durations_s.len()).sum();
-        let evidence: usize =
-            agent.audits.iter().filter_map(|audit| audit.evidence.as_ref()).map(|raw| raw.get().len()).sum();
         let planned = self.graph.as_ref().map_or(0, |(graph, _)| graph.nodes.len());
         let weight = 4096
             + 1024 * self.state.nodes.len()
             + 80 * attempts
             + 8 * calls
             + 160 * agent.audits.len()
-            + evidence
+            + self.state.text_bytes()
             + 512 * planned
-            + 1200 * agent.loops.len()
+            + 200 * agent.loops.len()
             + 80 * self.problems.len()
             + 8 * self.marks.len();
         self.weighed = (weight, offset);

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::archive_reader::{Archive, Found, GRAPH, LOG, RUNS, RunFolder};
 use crate::contract::StoreError;
+use crate::domain::line::written;
 use crate::domain::{RunId, parse_line};
 
 /// An empty file that says: this log is kahn's.
@@ -199,6 +200,7 @@ impl Claim {
     /// Whether this line can be appended as things are: the log ends in whole lines, or in a beginning of this very line that a
     /// newline would turn into an event of its own: `{...}` of a line with spaces behind it. The rest makes that one whole.
     pub(super) fn goes_on_with(&mut self, line: &[u8]) -> Result<bool, StoreError> {
+        let line = written(line);
         self.begun = 0;
         let Found::File(log) = self.folder.log().map_err(super::failed)? else { return Ok(true) };
         let size = log.identity().size;
@@ -247,7 +249,7 @@ impl Claim {
                 self.write(&text)?;
                 text.clear();
             }
-            text.extend_from_slice(line.get(std::mem::take(&mut begun)..).unwrap_or_default());
+            text.extend_from_slice(written(line).get(std::mem::take(&mut begun)..).unwrap_or_default());
             text.push(b'\n');
         }
         self.write(&text)
@@ -285,14 +287,14 @@ impl Claim {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let mut log: &File = self.open_log()?;
-        let written = loop {
+        let count = loop {
             match log.write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => break done.map_err(write_failed)?,
             }
         };
         // What was written stays: the next append ends the torn line, and a sender sends the batch again.
-        if written < bytes.len() { Err(StoreError::NoSpace(io::ErrorKind::StorageFull.into())) } else { Ok(()) }
+        if count < bytes.len() { Err(StoreError::NoSpace(io::ErrorKind::StorageFull.into())) } else { Ok(()) }
     }
 
     /// The log, to append to; made when it is missing.

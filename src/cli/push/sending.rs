@@ -11,6 +11,7 @@ use crate::archive_reader::{Archive, Found, GRAPH, Identity, Judged, LOG, LogFil
 use crate::cli::client::{Client, ClientError};
 use crate::cli::print::Progress;
 use crate::domain::id::sha256_hex;
+use crate::domain::line::written;
 use crate::domain::{EventBody, LogId, MAX_LINE_BYTES, RunId};
 
 /// A batch holds no more lines than this, and
@@ -35,6 +36,11 @@ pub(super) enum PushError {
     OtherLog { own: LogId, theirs: LogId },
     #[error("the server has another line at seq {seq}; history is never rewritten: push under another run_id")]
     Conflict { seq: u64 },
+    #[error(
+        "the server has another history of this run: its first {lines} lines are not the ones that stand here; none were sent, \
+         push under another run_id"
+    )]
+    OtherHistory { lines: u64 },
     #[error("the server has {theirs} lines of this log and this folder {own}: it is an older copy")]
     OlderCopy { own: u64, theirs: u64 },
     #[error("the server's log kept getting shorter while it was sent; push again")]
@@ -178,8 +184,9 @@ struct Course {
     /// Of every line that was read.
     digest: Sha256,
     has_ended: bool,
-    /// The server's.
+    /// The server's, and the hash of all lines before it until it was held against what stands here.
     next_seq: u64,
+    unproven: Option<String>,
     restarts: u32,
     /// The server's graph, and the file as it was when it was looked at.
     graph_sha256: Option<String>,
@@ -189,7 +196,7 @@ struct Course {
 impl Course {
     /// Asks the server where the log goes on. Nothing is sent to a run that is another one.
     fn begin(client: &Client, report: &mut Report, own: Option<LogId>) -> Result<Self, PushError> {
-        let there = position(client, &report.run_id, "")?;
+        let there = position(client, &report.run_id, "?digest=true")?;
         match (own, there.log_id) {
             (None, Some(_)) => return Err(PushError::OlderCopy { own: 0, theirs: there.next_seq }),
             (Some(own), Some(theirs)) if own != theirs => return Err(PushError::OtherLog { own, theirs }),
@@ -203,6 +210,7 @@ impl Course {
             digest: Sha256::new(),
             has_ended: false,
             next_seq: there.next_seq,
+            unproven: there.lines_sha256.filter(|_| there.next_seq > 0),
             restarts: 0,
             graph_sha256: there.graph_sha256,
             graph: None,
@@ -284,10 +292,10 @@ impl Course {
                 if self.restarts > RESTARTS {
                     return Err(PushError::Shrinking);
                 }
-                report.already_there = report.already_there.min(from);
-                self.next_seq = from;
-                self.reader = LogReader::new(&report.run_id);
-                self.digest = Sha256::new();
+                let (restarts, graph, first) = (self.restarts, self.graph, self.first.take());
+                let known = report.already_there;
+                *self = Self { restarts, graph, ..Self::begin(client, report, first)? };
+                report.already_there = known.min(from);
                 return Ok(Turn::More);
             }
             self.next_seq = batch.from_seq + batch.lines as u64;
@@ -302,11 +310,24 @@ impl Course {
     }
 
     /// The next lines that the server lacks; none at the end of the log.
-    fn read_batch(&mut self, log: &LogFile) -> Result<Batch, ReaderError> {
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::OtherHistory`] before the first of them is given, when those that the server has are not the ones here.
+    fn read_batch(&mut self, log: &LogFile) -> Result<Batch, PushError> {
         let mut batch = Batch { from_seq: self.next_seq, lines: 0, bytes: Vec::new() };
-        let Self { reader, digest, has_ended, next_seq, .. } = self;
+        let mut is_other = false;
+        let Self { reader, digest, has_ended, next_seq, unproven, .. } = self;
         reader.read(log, |judged| {
             let Judged::Kept { seq, line, event, .. } = judged else { return ControlFlow::Continue(()) };
+            if seq == *next_seq
+                && let Some(theirs) = unproven.take()
+            {
+                is_other = hex::encode(digest.clone().finalize()) != theirs;
+                if is_other {
+                    return ControlFlow::Break(());
+                }
+            }
             digest.update(line);
             digest.update(b"\n");
             *has_ended |= matches!(event.body, EventBody::RunEnd(_) | EventBody::AgentRunEnd(_));
@@ -315,7 +336,7 @@ impl Course {
             }
             if batch.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        Ok(batch)
+        if is_other { Err(PushError::OtherHistory { lines: self.next_seq }) } else { Ok(batch) }
     }
 
     /// Writes down what became of the lines so far.
@@ -384,13 +405,13 @@ struct Batch {
 
 impl Batch {
     fn push(&mut self, line: &[u8]) {
-        self.bytes.extend_from_slice(line);
+        self.bytes.extend_from_slice(&written(line));
         self.bytes.push(b'\n');
         self.lines += 1;
     }
 
     /// Whether another line might not fit.
     fn is_full(&self) -> bool {
-        self.lines == BATCH_LINES || self.bytes.len() + MAX_LINE_BYTES + 1 > BATCH_BYTES
+        self.lines == BATCH_LINES || self.bytes.len() + MAX_LINE_BYTES + 2 > BATCH_BYTES
     }
 }

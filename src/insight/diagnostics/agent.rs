@@ -108,6 +108,7 @@ pub(super) fn failing_audits(agent: &AgentState) -> Vec<Finding<'_>> {
                         seq: audit.seq,
                         result: audit.result,
                         evidence: audit.evidence.as_deref(),
+                        evidence_bytes: audit.evidence_bytes,
                     })
                     .collect(),
             }),

@@ -204,8 +204,11 @@ pub struct AuditFound<'a> {
     pub seq: u64,
     /// What it found.
     pub result: AuditResult,
-    /// What it rests on, as it was written.
+    /// What it rests on, as it was written, where the state keeps it.
     pub evidence: Option<&'a RawValue>,
+    /// How many bytes it has in the log, where the state does not keep it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence_bytes: Option<usize>,
 }
 
 /// How many nodes ran at a time.

@@ -443,7 +443,7 @@ function Audits({ audits, choose }) {
   return html`<h2>Audits</h2><ul class="ar-audits">${audits.map((/** @type {any} */ audit) => html`<li key=${audit.seq}>
     <details><summary><${Glyph} set="audit" value=${audit.result} /> ${describe("audit", audit.result).word}
       ${" "}<span class="mono">${visible(audit.checkpoint_id)}</span></summary>
-      <${Evidence} evidence=${audit.evidence} />
+      <${Evidence} evidence=${audit.evidence} bytes=${audit.evidence_bytes} />
       <p class="muted">took ${duration(audit.duration_s)} · <button class="ar-link" onClick=${() => choose(audit.seq)}>show event ${audit.seq}</button>
         ${" "}· <a href=${href("/audits", { c: audit.checkpoint_id })}>its history</a></p></details></li>`)}</ul>`;
 }

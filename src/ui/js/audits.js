@@ -193,7 +193,7 @@ function AuditPanel({ item, id, window }) {
         ${" "}<a class="mono" href=${runHref(result.run_id, { at: result.seq })}>${result.run_id}</a>
         ${" "}<span class="muted">${result.agent_id ?? "CI run"} · event ${result.seq}${
           result.started === null ? null : html` · <${Time} ts=${result.started} as="relative" />`}</span></p>
-      <${Evidence} evidence=${result.evidence} /></li>`)}</ol>
+      <${Evidence} evidence=${result.evidence} bytes=${result.evidence_bytes} /></li>`)}</ol>
     ${evidence.isReading ? html`<p class="muted" role="status">Reading the runs …</p>`
       : evidence.results.length === 0 ? html`<p class="muted">None in the ${plural(evidence.read, "run")} read.</p>` : null}
     ${evidence.skipped === 0 ? null

@@ -6,7 +6,7 @@
 import { html, render, useEffect, useLayoutEffect, useRef, useState } from "../vendor/ui-runtime.js";
 import { keep as keepState, kept, keys, setQuery } from "./app.js";
 import { api, live } from "./net.js";
-import { count, describe, glyphPath, plural, visible } from "./fmt.js";
+import { bytes as byteCount, count, describe, glyphPath, plural, visible } from "./fmt.js";
 import { VList } from "./list.js";
 
 /** How often a list may ask anew while runs change, in milliseconds. */
@@ -433,8 +433,9 @@ export function usageWords(usage) {
   ].filter(Boolean).join(", ");
 }
 
-/** What an audit gives as its evidence, member by member. */
-export function Evidence({ evidence }) {
+/** What an audit gives as its evidence, member by member; where there is much of it, how much: all of it stands in the event. */
+export function Evidence({ evidence, bytes = null }) {
+  if (bytes !== null) return html`<p class="muted">Evidence of ${byteCount(bytes)}; the event has it.</p>`;
   const members = Object.entries(evidence ?? {});
   if (members.length === 0) return html`<p class="muted">No evidence given.</p>`;
   return html`<dl class="au-evidence">${members.map(([name, value]) => html`<div key=${name}>
