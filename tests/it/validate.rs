@@ -213,6 +213,26 @@ fn the_attempt_of_a_move_has_its_number() {
     assert_eq!(said_of(&lines), (1, vec![said]));
 }
 
+/// The next move of a node does not hide one before it that no attempt followed.
+#[test]
+fn each_move_to_running_waits_for_its_own_attempt() {
+    let mut lines = vec![start(1), moves("a", "pending", "ready"), runs("a", 1), moves("a", "running", "ready")];
+    lines.extend([runs("a", 2), attempt("a", 2, &[0]), moves("a", "running", "done"), end("clean", [1, 0, 0])]);
+    let told =
+        |line: u64, number: u64| format!(":{line}: node a began attempt {number}, and no node_attempt of it follows");
+    let warned = ":6: warning: attempt 2 of node a comes after attempt 0".to_owned();
+    assert_eq!(said_of(&lines), (1, vec![warned, told(3, 1)]));
+    // More at a time than are kept: none of them is forgotten, and those that were answered are none.
+    let mut lines = vec![start(1), moves("a", "pending", "ready")];
+    lines.extend((1..=20).flat_map(|number| [runs("a", number), moves("a", "running", "ready")]));
+    lines.extend((13..=20).map(|number| attempt("a", number, &[1])));
+    lines.extend([runs("a", 21), attempt("a", 21, &[0]), moves("a", "running", "done")]);
+    lines.push(end("clean_with_flake", [1, 0, 0]));
+    let (code, said) = said_of(&lines);
+    let faults: Vec<String> = said.into_iter().filter(|line| !line.contains(" warning: ")).collect();
+    assert_eq!((code, faults), (1, (1..=12).map(|number| told(1 + 2 * number, number)).collect()));
+}
+
 #[test]
 fn a_node_that_did_not_wait_is_told() {
     let archive = Archive::new();

@@ -8,6 +8,7 @@ use crate::archive_reader::{Judged, LogFile, LogReader};
 use crate::cli::print::short;
 use crate::domain::event::{AuditResult, NodeAttempt, NodeStatus, NodeTransition, Outcome};
 use crate::domain::{Event, EventBody, Graph, RunId};
+use crate::reduce::ci::KEPT_UNANSWERED;
 use crate::reduce::{RunState, Summary};
 
 /// The longest line that an emitter writes (domain.md section 4), in bytes.
@@ -17,15 +18,30 @@ const TAIL_CHARS: usize = 4096;
 /// How many lines are read between two looks at the progress line.
 const PROGRESS_LINES: u64 = 256;
 
-/// Reads one log and checks it. Holds the run's state and one line.
+/// Reads one log and checks it. Holds the run's state, one line, and a few numbers of each node.
 pub(super) struct LogCheck<'a> {
     state: RunState,
     /// The graph's nodes and what each needs; `None` without a graph.
     planned: Option<HashMap<&'a str, &'a [String]>>,
-    /// By node: the number and the line of a move to running whose attempt has not come.
-    open: BTreeMap<String, (u64, u64)>,
+    /// By node: the moves to running whose attempt has not come, in the order of the log, [`KEPT_UNANSWERED`] at the most.
+    open: BTreeMap<String, Vec<OpenMove>>,
     start: Option<(u64, u64)>,
     end: Option<DeclaredEnd>,
+}
+
+/// A move to running whose attempt has not come.
+#[derive(Clone, Copy)]
+struct OpenMove {
+    /// The number of the attempt that it began.
+    attempt: u64,
+    line: u64,
+}
+
+impl OpenMove {
+    fn tell(self, node_id: &str, found: &mut InFile<'_>) {
+        let reason = format!("node {node_id} began attempt {}, and no node_attempt of it follows", self.attempt);
+        found.fault(Code::Inconsistent, Some(self.line), reason);
+    }
 }
 
 /// What the last end event declares, each figure with its name.
@@ -131,7 +147,7 @@ impl<'a> LogCheck<'a> {
         self.appears(number, node_id, found);
         match (moved.to, moved.attempt) {
             (NodeStatus::Running, Some(attempt)) => {
-                self.open.insert(node_id.to_owned(), (attempt, number));
+                self.await_attempt(node_id, OpenMove { attempt, line: number }, found);
                 self.waited(number, node_id, found);
             }
             (to, Some(_)) => {
@@ -153,6 +169,17 @@ impl<'a> LogCheck<'a> {
         }
     }
 
+    /// Keeps that an attempt was begun, until it comes.
+    fn await_attempt(&mut self, node_id: &str, begun: OpenMove, found: &mut InFile<'_>) {
+        let open = self.open.entry(node_id.to_owned()).or_default();
+        open.retain(|earlier| earlier.attempt != begun.attempt);
+        // So many at a time are no run that goes on: the oldest is told now, since what is kept has a bound.
+        if open.len() == KEPT_UNANSWERED {
+            open.remove(0).tell(node_id, found);
+        }
+        open.push(begun);
+    }
+
     /// A node runs when what it needs is done.
     fn waited(&self, number: u64, node_id: &str, found: &mut InFile<'_>) {
         let needs = self.planned.as_ref().and_then(|planned| planned.get(node_id)).copied().unwrap_or_default();
@@ -169,8 +196,8 @@ impl<'a> LogCheck<'a> {
         let at = Some(number);
         let node_id: &str = &attempt.node_id;
         self.appears(number, node_id, found);
-        if self.open.get(node_id).is_some_and(|(open, _)| *open == attempt.attempt) {
-            self.open.remove(node_id);
+        if let Some(open) = self.open.get_mut(node_id) {
+            open.retain(|begun| begun.attempt != attempt.attempt);
         }
         let before = self.state.nodes.get(node_id).and_then(|node| node.attempts.last()).map_or(0, |last| last.attempt);
         if attempt.attempt != before + 1 {
@@ -239,9 +266,8 @@ impl<'a> LogCheck<'a> {
             let reason = format!("outcome is {outcome}, but its nodes show {}", derived.as_str());
             found.fault(Code::Declared, Some(end.line), reason);
         }
-        for (node_id, (attempt, line)) in &self.open {
-            let reason = format!("node {node_id} began attempt {attempt}, and no node_attempt of it follows");
-            found.fault(Code::Inconsistent, Some(*line), reason);
+        for (node_id, open) in &self.open {
+            open.iter().for_each(|begun| begun.tell(node_id, found));
         }
     }
 }
