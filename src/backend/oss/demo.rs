@@ -23,7 +23,7 @@ use clap::builder::BoolishValueParser;
 use self::dice::Dice;
 use self::player::{Play, Player};
 use self::writer::Writer;
-use super::Options;
+use super::{Options, Reach};
 use crate::config::{BootError, Serving, Typed};
 use crate::domain::Timestamp;
 
@@ -33,6 +33,8 @@ pub struct DemoOptions {
     /// Address and port to listen on [default: 127.0.0.1 and a free port]
     #[arg(long, env = "KAHN_BIND", value_name = "ADDR")]
     bind: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
     /// How fast the live runs play; 1 is about a minute a run
     #[arg(long, env = "KAHN_DEMO_SPEED", value_name = "N", default_value = "1")]
     speed: String,
@@ -72,7 +74,11 @@ pub(super) fn run(
     let mut player = None;
     let served = serve(Serving {
         typed: Typed { bind: Some(options.bind.clone().unwrap_or_else(|| "127.0.0.1:0".into())), ..Typed::default() },
-        options: Options { archive: Some(folder.path().to_owned()), ..Options::default() },
+        options: Options {
+            archive: Some(folder.path().to_owned()),
+            reach: options.reach.clone(),
+            ..Options::default()
+        },
         is_ended_by_hangup: true,
         listening: Box::new(|| {
             tell(&format!("the archive {place} {ends}; a run plays live in it; ctrl-c ends the demo"));

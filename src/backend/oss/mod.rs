@@ -47,6 +47,14 @@ pub struct Options {
     /// Serve a folder of the same shape strictly read-only
     #[arg(long, env = "KAHN_FIXTURE_DIR", value_name = "DIR")]
     pub fixture_dir: Option<PathBuf>,
+    /// Who may reach it.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// Options of every command that serves: who may reach it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Reach {
     /// Allow --bind to an address that other machines can reach; there is no login
     #[arg(long, env = "KAHN_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
     pub allow_remote: bool,
@@ -71,13 +79,13 @@ impl Options {
                 fixture_dir.display()
             ));
         }
-        if !config.bind.ip().to_canonical().is_loopback() && !self.allow_remote {
+        if !config.bind.ip().to_canonical().is_loopback() && !self.reach.allow_remote {
             mistakes.push(format!(
                 "--bind (KAHN_BIND) is {}, which other machines can reach, and there is no login; bind to 127.0.0.1, or add --allow-remote (KAHN_ALLOW_REMOTE=true)",
                 config.bind
             ));
         }
-        mistakes.extend(self.allowed_hosts.iter().filter_map(|name| local::mistake_in_host(name)));
+        mistakes.extend(self.reach.allowed_hosts.iter().filter_map(|name| local::mistake_in_host(name)));
         mistakes
     }
 }
@@ -87,7 +95,7 @@ impl Options {
     pub fn describe(&self, config: &Config) -> Description {
         let (folder, _, writes) = self.folder();
         let how = if writes == Writes::Nothing { ", strictly read-only" } else { "" };
-        let hosts: String = self.allowed_hosts.iter().map(|name| format!(", {name}")).collect();
+        let hosts: String = self.reach.allowed_hosts.iter().map(|name| format!(", {name}")).collect();
         let is_local = config.bind.ip().to_canonical().is_loopback();
         Description {
             serves: "one person on one machine",
@@ -165,7 +173,7 @@ pub async fn select_backend(options: &Options, config: &Config) -> Result<Backen
     });
     let (store, writes) =
         opened.await.map_err(|error| refuse(error.to_string()))?.map_err(|error| refuse(error.to_string()))?;
-    let access = LocalAccess::new(&options.allowed_hosts);
+    let access = LocalAccess::new(&options.reach.allowed_hosts);
     let read_only = writes == Writes::Nothing;
     Ok(Backend { store: Arc::new(store), access: Arc::new(access), account: None, read_only })
 }

@@ -20,9 +20,14 @@ struct Demo {
 
 impl Demo {
     fn start(args: &[&str]) -> Self {
+        Self::start_in(args, &[])
+    }
+
+    /// With these variables beside its own.
+    fn start_in(args: &[&str], env: &[(&str, &str)]) -> Self {
         let temporary = tempfile::tempdir().expect("a folder");
         let place = temporary.path().to_str().expect("a path");
-        let mut child = kahn(&[&["demo"], args].concat(), &[("TMPDIR", place)])
+        let mut child = kahn(&[&["demo"], args].concat(), &[env, &[("TMPDIR", place)]].concat())
             // Where it would write by mistake: a relative path.
             .current_dir(temporary.path())
             .stderr(Stdio::piped())
@@ -299,6 +304,27 @@ fn the_same_seed_tells_the_same_story() {
     assert!(story.len() > 30, "{}", story.len());
     assert_eq!(story, without_times("7"));
     assert_ne!(story, without_times("8"));
+}
+
+/// What the image of this build sets: all addresses of the container, and an archive that the demo leaves alone.
+#[test]
+fn it_starts_where_a_container_listens_on_all_addresses() {
+    let image = [
+        ("KAHN_MODE", "oss"),
+        ("KAHN_BIND", "0.0.0.0:0"),
+        ("KAHN_ALLOW_REMOTE", "true"),
+        ("KAHN_ARCHIVE", "/archive"),
+        ("KAHN_ALLOWED_HOST", "kahn.local,kahn.test"),
+    ];
+    let hosts_of = |demo: Demo, hosts: &[&str]| -> Vec<u16> {
+        let url = demo.url.replace("0.0.0.0", "127.0.0.1");
+        let ask = |host: &&str| request(&url, ("GET", "/healthz"), &[("host", *host)], None).status;
+        hosts.iter().map(ask).collect()
+    };
+    let hosts = ["localhost", "kahn.test", "elsewhere.test"];
+    assert_eq!(hosts_of(Demo::start_in(&[], &image), &hosts), [200, 200, 421]);
+    let typed = ["--bind", "0.0.0.0:0", "--allow-remote", "--allowed-host", "elsewhere.test"];
+    assert_eq!(hosts_of(Demo::start(&typed), &hosts), [200, 421, 200]);
 }
 
 #[test]
