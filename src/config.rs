@@ -1,5 +1,6 @@
 //! What both builds configure. The whole of it is checked before anything opens, and every mistake is told at once.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 
 use clap::Args;
@@ -164,4 +165,10 @@ impl Config {
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether a variable is set, and to nothing: a manifest that has no value for it writes it so, and means that it is not set.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn is_set_to_nothing(name: &OsStr) -> bool {
+    std::env::var_os(name).is_some_and(|value| value.is_empty())
 }

@@ -15,7 +15,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::backend;
 use crate::config::{self, BootError};
@@ -59,16 +60,21 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// What the log tells where nothing else is said.
+const DEFAULT_LOG: &str = "warn,kahn=info,actix_http=off";
+
 /// Runs the program: parse, check the mode, hand over, map an error to an exit code.
 pub fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().filter_or("KAHN_LOG", "warn,kahn=info,actix_http=off"))
+    env_logger::Builder::new()
+        .parse_filters(config::env("KAHN_LOG").as_deref().unwrap_or(DEFAULT_LOG))
+        .parse_write_style(config::env("RUST_LOG_STYLE").as_deref().unwrap_or("auto"))
         .format(|out, record| {
             let (now, level) = (out.timestamp_seconds(), record.level());
             let style = out.default_level_style(level);
             writeln!(out, "[{now} {style}{level:<5}{style:#}] {}", one_line(&record.args().to_string()))
         })
         .init();
-    let cli = Cli::parse();
+    let cli = parse();
     let done = check_mode(cli.mode.as_deref()).and_then(|()| match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(options)) => serve::run(&options),
@@ -83,6 +89,28 @@ pub fn main() -> ExitCode {
         report(&error);
         ExitCode::from(error.exit_code())
     })
+}
+
+/// What was typed and what the environment says; ends the program where that is help or a mistake.
+fn parse() -> Cli {
+    let matches = without_empty_variables(command()).try_get_matches().unwrap_or_else(|error| {
+        // Help names the variable of each flag, whatever it is set to.
+        let is_help =
+            matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+        let help = if is_help { command().try_get_matches().err() } else { None };
+        help.unwrap_or(error).exit()
+    });
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command()).exit())
+}
+
+/// The same command line without the variables that are set to nothing: the parser would take that for a value.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let is_empty = arg.get_env().is_some_and(config::is_set_to_nothing);
+            if is_empty { arg.env(None::<&str>) } else { arg }
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// A message as one line that steers no terminal: some of its words may be a client's, a file's or a database's.

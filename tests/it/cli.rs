@@ -67,6 +67,51 @@ fn help_shows_the_variable_of_each_flag() {
     assert!(silent.is_empty(), "flags without a variable: {silent:#?}");
 }
 
+/// The names behind each `[env: NAME=` of every help, and those that have no flag.
+fn variables() -> Vec<String> {
+    let helps: String = all_commands().iter().map(|command| help(command)).collect();
+    // Where help breaks a line matters to nobody here.
+    let helps = helps.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut names: Vec<String> =
+        helps.split("[env: ").skip(1).filter_map(|rest| Some(rest.split_once(['=', ']'])?.0.to_owned())).collect();
+    names.extend(["KAHN_KEY".to_owned(), "KAHN_LOG".to_owned()]);
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Manifests write a variable that has no value so. Taken for a value, it is refused with words about a flag that nobody
+/// typed.
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let names = variables();
+    for name in ["KAHN_BIND", "KAHN_JSON", "KAHN_KEY_FILE", "KAHN_MODE", "KAHN_STALL_AFTER", "KAHN_TO"] {
+        assert!(names.iter().any(|known| known == name), "{name} is missing: {names:?}");
+    }
+    let empty: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
+    let mut lines: Vec<Vec<String>> =
+        [&["mode"][..], &["mode", "--json"], &["--version"], &["validate", data], &["push", data], &["diff", "a", "b"]]
+            .iter()
+            .map(|args| args.iter().map(|arg| (*arg).to_owned()).collect())
+            .collect();
+    lines.extend(all_commands().into_iter().map(|command| [command, vec!["--help".to_owned()]].concat()));
+    for line in lines {
+        let args: Vec<&str> = line.iter().map(String::as_str).collect();
+        let said = |env: &[(&str, &str)]| {
+            let output = run(&args, env);
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+            (output.status.code(), text(output.stdout), text(output.stderr))
+        };
+        assert_eq!(said(&empty), said(&[]), "{args:?}");
+    }
+    // The log has a variable and no flag.
+    let args = ["push", data, "--to", "http://127.0.0.1:1", "--patience", "1"];
+    let told = run(&args, &[("KAHN_LOG", "")]).stderr;
+    let told = String::from_utf8_lossy(&told);
+    assert!(told.contains("is asked again and again"), "{told}");
+}
+
 #[test]
 fn completions_know_every_subcommand() {
     let commands = subcommands(&help(&[]));
