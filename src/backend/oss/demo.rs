@@ -74,11 +74,7 @@ pub(super) fn run(
     let mut player = None;
     let served = serve(Serving {
         typed: Typed { bind: Some(options.bind.clone().unwrap_or_else(|| "127.0.0.1:0".into())), ..Typed::default() },
-        options: Options {
-            archive: Some(folder.path().to_owned()),
-            reach: options.reach.clone(),
-            ..Options::default()
-        },
+        options: Options { reach: options.reach.clone(), ..Options::of_archive(folder.path()) },
         is_ended_by_hangup: true,
         listening: Box::new(|| {
             tell(&format!("the archive {place} {ends}; a run plays live in it; ctrl-c ends the demo"));

@@ -6,6 +6,7 @@ mod cache;
 mod commit;
 mod demo;
 mod ear;
+mod folder;
 mod index;
 mod list;
 mod local;
@@ -26,6 +27,7 @@ use rustix::io::Errno;
 
 use self::archive::{ArchiveFileBackend, Writes};
 use self::demo::DemoOptions;
+use self::folder::{Folder, FolderOptions};
 use self::local::LocalAccess;
 use crate::archive_reader::ReaderError;
 use crate::config::{BootError, Config, Defaults, Serving};
@@ -35,35 +37,32 @@ use crate::domain::Timestamp;
 /// The mode that this binary was built for.
 pub const MODE: &str = "oss";
 
-/// The archive that is served when none is named.
-const DEFAULT_ARCHIVE: &str = ".kahn/archive";
-
 /// Options of `kahn serve` that only this build has, as they were typed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Options {
-    /// The archive folder to serve; it may appear later [default: .kahn/archive]
-    #[arg(long, env = "KAHN_ARCHIVE", value_name = "DIR")]
-    pub archive: Option<PathBuf>,
-    /// Serve a folder of the same shape strictly read-only
-    #[arg(long, env = "KAHN_FIXTURE_DIR", value_name = "DIR")]
-    pub fixture_dir: Option<PathBuf>,
-    /// Who may reach it.
     #[command(flatten)]
-    pub reach: Reach,
+    folder: FolderOptions,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// Options of every command that serves: who may reach it.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Reach {
+struct Reach {
     /// Allow --bind to an address that other machines can reach; there is no login
     #[arg(long, env = "KAHN_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
-    pub allow_remote: bool,
+    allow_remote: bool,
     /// Answer requests for this host name too, besides localhost, 127.0.0.1 and `[::1]`; may be repeated
     #[arg(long = "allowed-host", env = "KAHN_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
-    pub allowed_hosts: Vec<String>,
+    allowed_hosts: Vec<String>,
 }
 
 impl Options {
+    /// Options for this archive; the environment is not read.
+    pub fn of_archive(archive: impl Into<PathBuf>) -> Self {
+        Self { folder: FolderOptions::of_archive(archive.into()), reach: Reach::default() }
+    }
+
     /// What holds where nothing was typed.
     pub fn defaults() -> Defaults {
         Defaults { bind: "127.0.0.1:8080".into(), agent_views: true }
@@ -71,14 +70,7 @@ impl Options {
 
     /// A sentence for each mistake in these options, given the rest of the configuration.
     pub fn mistakes(&self, config: &Config) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        if let (Some(archive), Some(fixture_dir)) = (&self.archive, &self.fixture_dir) {
-            mistakes.push(format!(
-                "--archive (KAHN_ARCHIVE) is {} and --fixture-dir (KAHN_FIXTURE_DIR) is {}; one folder is served: leave one of them out",
-                archive.display(),
-                fixture_dir.display()
-            ));
-        }
+        let mut mistakes: Vec<String> = self.folder.mistake().into_iter().collect();
         if !config.bind.ip().to_canonical().is_loopback() && !self.reach.allow_remote {
             mistakes.push(format!(
                 "--bind (KAHN_BIND) is {}, which other machines can reach, and there is no login; bind to 127.0.0.1, or add --allow-remote (KAHN_ALLOW_REMOTE=true)",
@@ -93,35 +85,25 @@ impl Options {
 impl Options {
     /// What this backend is with these options; opens nothing.
     pub fn describe(&self, config: &Config) -> Description {
-        let (folder, _, writes) = self.folder();
-        let how = if writes == Writes::Nothing { ", strictly read-only" } else { "" };
+        let folder = self.folder.folder();
+        let (how, check) = match folder.writes {
+            Writes::Own => ("", "the archive can be read, if it is there"),
+            Writes::Nothing => (", strictly read-only", "the archive is there and can be read"),
+        };
         let hosts: String = self.reach.allowed_hosts.iter().map(|name| format!(", {name}")).collect();
         let is_local = config.bind.ip().to_canonical().is_loopback();
         Description {
             serves: "one person on one machine",
             reach: if is_local { "this machine only" } else { "other machines too, without a login" }.to_owned(),
-            storage: format!("log files of the archive {}{how}; no database", folder.display()),
+            storage: format!("log files of the archive {}{how}; no database", folder.path.display()),
             auth: format!(
                 "none: only requests to localhost, 127.0.0.1, [::1]{hosts} are answered, and no other web page's"
             ),
             tenancy: "none",
             rate_limit: "none",
-            boot_checks: [
-                "the address is of this machine only, or --allow-remote is given",
-                "the archive can be read, if it is there",
-                "the port is free",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-        }
-    }
-
-    /// The folder that is served, the option that names it, and what may be written to it.
-    fn folder(&self) -> (PathBuf, &'static str, Writes) {
-        match (&self.fixture_dir, &self.archive) {
-            (Some(fixture_dir), _) => (fixture_dir.clone(), "--fixture-dir (KAHN_FIXTURE_DIR)", Writes::Nothing),
-            (None, Some(archive)) => (archive.clone(), "--archive (KAHN_ARCHIVE)", Writes::Own),
-            (None, None) => (DEFAULT_ARCHIVE.into(), "--archive (KAHN_ARCHIVE)", Writes::Own),
+            boot_checks: ["the address is of this machine only, or --allow-remote is given", check, "the port is free"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     }
 }
@@ -161,10 +143,10 @@ pub async fn select_backend(options: &Options, config: &Config) -> Result<Backen
     if !mistakes.is_empty() {
         return Err(BootError::Configuration(mistakes));
     }
-    let (folder, flag, writes) = options.folder();
+    let Folder { path, flag, writes } = options.folder.folder();
     let refuse = move |why: String| BootError::Failure(format!("{flag}: {why}"));
     // The archive stays the same folder wherever the process goes.
-    let root = std::path::absolute(&folder).map_err(|error| refuse(format!("{}: {error}", folder.display())))?;
+    let root = std::path::absolute(&path).map_err(|error| refuse(format!("{}: {error}", path.display())))?;
     let opened = tokio::task::spawn_blocking(move || {
         if writes == Writes::Nothing && !root.exists() {
             return Err(ReaderError::Missing(root));

@@ -66,7 +66,7 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let options = Options { archive: Some(folder.path().join("archive")), ..Options::default() };
+        let options = Options::of_archive(folder.path().join("archive"));
         let config = Config::check(&Typed::default(), &Options::defaults(), &mut Vec::new());
         let backend = select_backend(&options, &config).await.expect("an archive");
         let start_ms = Timestamp::parse(START).expect("a ts").millis();

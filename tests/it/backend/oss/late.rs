@@ -26,7 +26,7 @@ impl Access for Hangs {
 }
 
 async fn services(archive: &std::path::Path, access: Option<Arc<dyn Access>>) -> Services {
-    let options = Options { archive: Some(archive.to_owned()), ..Options::default() };
+    let options = Options::of_archive(archive);
     let config = Config::check(&Typed::default(), &Options::defaults(), &mut Vec::new());
     let mut backend = select_backend(&options, &config).await.expect("an archive");
     backend.access = access.unwrap_or(backend.access);

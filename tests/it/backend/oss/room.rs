@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 /// A server with a run whose events, graph and page are far over what counts as nothing.
 async fn services(folder: &std::path::Path) -> Services {
-    let options = Options { archive: Some(folder.to_owned()), ..Options::default() };
+    let options = Options::of_archive(folder);
     let config = Config::check(&Typed::default(), &Options::defaults(), &mut Vec::new());
     let backend = select_backend(&options, &config).await.expect("an archive");
     let services = Services::start(backend, Arc::new(SystemClock), MODE, &config);

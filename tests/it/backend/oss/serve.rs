@@ -56,6 +56,32 @@ fn every_mistake_is_told_at_once() {
     }
 }
 
+/// A flag wins over its own variable, and `--fixture-dir` and `--archive` are one question: which folder.
+#[test]
+fn a_folder_that_was_typed_wins_over_one_of_the_environment() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
+    let image = [("KAHN_ARCHIVE", "/archive")];
+    let server = Server::start(&["--bind", "127.0.0.1:0", "--fixture-dir", data], &image);
+    let config = request(&server.url, ("GET", "/api/config"), &[], None).json();
+    let runs = request(&server.url, ("GET", "/api/runs"), &[], None).json();
+    assert_eq!((&config["read_only"], &runs["total"]), (&true.into(), &14.into()));
+    // `kahn mode` says what serve would do.
+    let mode = |args: &[&str], env: &[(&str, &str)]| {
+        let said = run(&[&["mode", "--json"], args].concat(), env).stdout;
+        let view: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
+        (view["storage"].as_str().expect("text").to_owned(), view["mistakes"].as_array().expect("mistakes").len())
+    };
+    let fixture = "log files of the archive typed, strictly read-only; no database".to_owned();
+    let archive = "log files of the archive typed; no database".to_owned();
+    let variables = [("KAHN_ARCHIVE", "/archive"), ("KAHN_FIXTURE_DIR", "/fixture")];
+    assert_eq!(mode(&["--fixture-dir", "typed"], &variables), (fixture, 0));
+    assert_eq!(mode(&["--archive", "typed"], &variables), (archive, 0));
+    assert_eq!(mode(&["--fixture-dir", "typed", "--archive", "other"], &[]).1, 1);
+    assert_eq!(mode(&[], &variables).1, 1);
+    let (code, told) = refusal(&["serve"], &variables);
+    assert!(code == Some(2) && told.contains("leave one of them out"), "{told}");
+}
+
 #[test]
 fn an_archive_that_cannot_be_read_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -52,7 +52,7 @@ impl Bench {
     /// With a run of so many lines of 8 KiB.
     async fn new(lines: u64) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let options = Options { archive: Some(folder.path().to_owned()), ..Options::default() };
+        let options = Options::of_archive(folder.path());
         let config = Config::check(&Typed::default(), &Options::defaults(), &mut Vec::new());
         let backend = select_backend(&options, &config).await.expect("an archive");
         let services = Services::start(backend, Arc::new(SystemClock), MODE, &config);
