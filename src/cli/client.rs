@@ -178,9 +178,10 @@ impl Refusal {
         let said =
             format!("the server answered {} {}: {}", self.status, self.problem.code, shown(&self.problem.detail));
         match (self.status, self.tried) {
-            (403, _) if self.problem.code == "read_only" => {
-                format!("{said}; end the other server over that archive, and start this one again")
-            }
+            // Which of these it is, only whoever started it can tell.
+            (403, _) if self.problem.code == "read_only" => format!(
+                "{said}; where it was started with --fixture-dir, start it with --archive; where another server has the archive, push to that one, or end it and start this one again; where its user may not write to the folder, let it"
+            ),
             (401 | 403, _) => {
                 format!("{said}; give a key that may {} with --key-file, or in KAHN_KEY", self.purpose.right())
             }

@@ -67,7 +67,7 @@ pub(super) const TABLE: &[Meaning] = &[
     ("only_in_cloud", &[404], "This build serves one person and has no tenants.", "The cloud build has this: cargo install kahn --features cloud."),
     ("provider_unavailable", &[503], "The identity provider does not answer, and what it said before is too old.", "Keep the token and try again after Retry-After."),
     ("rate_limited", &[429], "The plan's events or requests are used up for now.", "Wait for Retry-After; RateLimit says what is left."),
-    ("read_only", &[403], "This archive is served read-only.", "Start the server with --archive instead of --fixture-dir."),
+    ("read_only", &[403], "This archive is served read-only.", "Start the server with --archive instead of --fixture-dir; where another server has the archive, send to that one; where its user may not write to the folder, let it."),
     ("request_timeout", &[503], "The answer took longer than 60 s to begin.", "Ask for less (limit, window), or again."),
     ("several_runs", &[400], "from_seq places the events of one run, but the batch holds several.", "Send a batch a run, or leave from_seq out."),
     ("sign_in_failed", &[400], "What came back from the identity provider does not belong to a sign-in that this browser began, or was refused there.", "Begin again at /auth/login."),

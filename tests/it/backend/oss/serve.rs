@@ -97,6 +97,20 @@ fn an_archive_that_cannot_be_read_is_refused() {
     assert_eq!(code, Some(1), "{told}");
 }
 
+/// What read-only can mean, and what mends each: there may be no other server.
+#[test]
+fn push_to_a_server_that_only_reads_is_told_what_that_can_mean() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
+    let folder = tempfile::tempdir().expect("a folder");
+    let empty = folder.path().display().to_string();
+    let server = Server::start(&["serve", "--bind", "127.0.0.1:0", "--fixture-dir", &empty], &[]);
+    let output = run(&["push", data, "--to", &server.url], &[]);
+    let told = String::from_utf8(output.stdout).expect("text") + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let said = "403 read_only: this archive is served read-only; where it was started with --fixture-dir, start it with --archive; where another server has the archive, push to that one, or end it and start this one again; where its user may not write to the folder, let it";
+    assert!(told.contains(said), "{told}");
+}
+
 fn line(number: u64) -> String {
     match number {
         0 => r#"{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_start","total_nodes":1}"#.into(),
