@@ -277,6 +277,12 @@ impl Archive {
     }
 }
 
+/// Whether this is the folder of one run and no archive: a log or a graph is in it, and no `runs`.
+pub fn is_run_folder(path: &Path) -> bool {
+    let has = |name: &str| path.join(name).symlink_metadata().is_ok();
+    !has(RUNS) && (has(LOG) || has(GRAPH))
+}
+
 /// What stands beside each other in the folder of the run folders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {

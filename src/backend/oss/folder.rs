@@ -6,6 +6,9 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::archive::Writes;
+use crate::archive_reader::{GRAPH, LOG, ReaderError};
+use crate::config::BootError;
+
 /// The archive that is served when none is named.
 const DEFAULT_ARCHIVE: &str = ".kahn/archive";
 
@@ -86,5 +89,32 @@ impl FolderOptions {
             (None, Some(path)) => archive(path.clone()),
             (None, None) => archive(DEFAULT_ARCHIVE.into()),
         }
+    }
+}
+
+impl Folder {
+    /// Why it cannot be served. A reader also takes the folder of one run, a server does not.
+    pub(super) fn refuse(&self, error: &ReaderError) -> BootError {
+        let flag = self.flag;
+        match error {
+            ReaderError::Missing(path) => BootError::configuration(format!(
+                "{flag}: {} does not exist; give the folder of an archive, the one above runs/",
+                path.display()
+            )),
+            ReaderError::NotAFolder(path) => BootError::configuration(format!(
+                "{flag}: {} is not a folder; give the folder of an archive, the one above runs/",
+                path.display()
+            )),
+            error => BootError::Failure(format!("{flag}: {error}")),
+        }
+    }
+
+    /// What to say of a folder that is one run's own: it would be served as an archive without runs.
+    pub(super) fn is_of_one_run(&self) -> String {
+        format!(
+            "{}: {} is the folder of one run ({LOG} or {GRAPH} is in it, and no runs/); give the folder above runs/",
+            self.flag,
+            self.path.display()
+        )
     }
 }

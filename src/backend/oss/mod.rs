@@ -29,7 +29,7 @@ use self::archive::{ArchiveFileBackend, Writes};
 use self::demo::DemoOptions;
 use self::folder::{Folder, FolderOptions};
 use self::local::LocalAccess;
-use crate::archive_reader::ReaderError;
+use crate::archive_reader::{Archive, ReaderError, is_run_folder};
 use crate::config::{BootError, Config, Defaults, Serving};
 use crate::contract::{Backend, Description, StoreError};
 use crate::domain::Timestamp;
@@ -143,21 +143,34 @@ pub async fn select_backend(options: &Options, config: &Config) -> Result<Backen
     if !mistakes.is_empty() {
         return Err(BootError::Configuration(mistakes));
     }
-    let Folder { path, flag, writes } = options.folder.folder();
-    let refuse = move |why: String| BootError::Failure(format!("{flag}: {why}"));
+    let mut folder = options.folder.folder();
+    let failure = |flag: &str, why: String| BootError::Failure(format!("{flag}: {why}"));
     // The archive stays the same folder wherever the process goes.
-    let root = std::path::absolute(&path).map_err(|error| refuse(format!("{}: {error}", path.display())))?;
-    let opened = tokio::task::spawn_blocking(move || {
-        if writes == Writes::Nothing && !root.exists() {
-            return Err(ReaderError::Missing(root));
-        }
-        ArchiveFileBackend::open(&root, writes)
-    });
-    let (store, writes) =
-        opened.await.map_err(|error| refuse(error.to_string()))?.map_err(|error| refuse(error.to_string()))?;
+    folder.path = std::path::absolute(&folder.path)
+        .map_err(|error| failure(folder.flag, format!("{}: {error}", folder.path.display())))?;
+    let flag = folder.flag;
+    let opened = tokio::task::spawn_blocking(move || open(&folder)).await;
+    let (store, writes) = opened.map_err(|error| failure(flag, error.to_string()))??;
     let access = LocalAccess::new(&options.reach.allowed_hosts);
     let read_only = writes == Writes::Nothing;
     Ok(Backend { store: Arc::new(store), access: Arc::new(access), account: None, read_only })
+}
+
+fn open(folder: &Folder) -> Result<(ArchiveFileBackend, Writes), BootError> {
+    let is_run = is_run_folder(&folder.path);
+    if folder.writes == Writes::Nothing {
+        // Nobody will make it, so it has to be there and to have what it was named for.
+        Archive::open(&folder.path).map_err(|error| folder.refuse(&error))?;
+        if is_run {
+            return Err(BootError::configuration(folder.is_of_one_run()));
+        }
+    }
+    let opened = ArchiveFileBackend::open(&folder.path, folder.writes).map_err(|error| folder.refuse(&error))?;
+    if is_run {
+        // Its runs/ may come yet.
+        log::warn!("{}", folder.is_of_one_run());
+    }
+    Ok(opened)
 }
 
 /// What a failed read means to whoever asked for it.

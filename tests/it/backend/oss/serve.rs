@@ -82,19 +82,36 @@ fn a_folder_that_was_typed_wins_over_one_of_the_environment() {
     assert!(code == Some(2) && told.contains("leave one of them out"), "{told}");
 }
 
+/// A server takes an archive; the words of commands that take a run's folder too would send people in a circle.
 #[test]
-fn an_archive_that_cannot_be_read_is_refused() {
+fn a_folder_that_is_no_archive_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("file");
-    fs::write(&file, "not a folder").expect("a file");
-    for option in ["--archive", "--fixture-dir"] {
-        let (code, told) = refusal(&["serve", "--bind", "127.0.0.1:0", option, &file.display().to_string()], &[]);
-        assert_eq!(code, Some(1), "{told}");
-        assert!(told.starts_with(&format!("error: {option} (KAHN_")), "{told}");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("file"), "not a folder").expect("a file");
+    let refused = |option: &str, name: &str| {
+        let told = refusal(&["serve", "--bind", "127.0.0.1:0", option, &path(name)], &[]);
+        let variable = if option == "--archive" { "KAHN_ARCHIVE" } else { "KAHN_FIXTURE_DIR" };
+        let said = told.1.strip_prefix(&format!("error: {option} ({variable}): {} ", path(name))).map(str::to_owned);
+        (told.0, said.unwrap_or(told.1))
+    };
+    let no_folder = "is not a folder; give the folder of an archive, the one above runs/\n";
+    assert_eq!(refused("--archive", "file"), (Some(2), no_folder.to_owned()));
+    assert_eq!(refused("--fixture-dir", "file"), (Some(2), no_folder.to_owned()));
+    let missing = "does not exist; give the folder of an archive, the one above runs/\n";
+    assert_eq!(refused("--fixture-dir", "missing"), (Some(2), missing.to_owned()));
+    let one_run = "is the folder of one run (transitions.jsonl or graph.json is in it, and no runs/); give the folder above runs/\n";
+    for (run, file) in [("r1", "transitions.jsonl"), ("r2", "graph.json")] {
+        fs::create_dir_all(path(&format!("runs/{run}"))).expect("a run folder");
+        fs::write(path(&format!("runs/{run}/{file}")), "").expect("a file");
+        assert_eq!(refused("--fixture-dir", &format!("runs/{run}")), (Some(2), one_run.to_owned()));
+        // An archive may have its runs/ later.
+        let archive = path(&format!("runs/{run}"));
+        let server = Server::start(&["serve", "--bind", "127.0.0.1:0", "--archive", &archive], &[]);
+        let warned = format!("--archive (KAHN_ARCHIVE): {archive} {one_run}");
+        assert!(server.log().contains(&warned), "{}", server.log());
     }
-    let missing = folder.path().join("missing").display().to_string();
-    let (code, told) = refusal(&["serve", "--bind", "127.0.0.1:0", "--fixture-dir", &missing], &[]);
-    assert_eq!(code, Some(1), "{told}");
+    let server = Server::start(&["serve", "--bind", "127.0.0.1:0", "--fixture-dir", &path("")], &[]);
+    assert!(!server.log().contains("give the folder above"), "{}", server.log());
 }
 
 /// What read-only can mean, and what mends each: there may be no other server.
