@@ -155,6 +155,14 @@ impl InFile<'_> {
         self.tell(Severity::Fault, code, line, reason.into());
     }
 
+    /// Faults that are counted and not told one by one.
+    fn further(&mut self, code: Code, count: u64) {
+        if count > 0 {
+            self.fault(code, None, format!("{} beside those that are told one by one", counted(count, "more fault")));
+            self.report.faults += count - 1;
+        }
+    }
+
     fn warning(&mut self, code: Code, line: Option<u64>, reason: impl Into<String>) {
         self.tell(Severity::Warning, code, line, reason.into());
     }
@@ -289,6 +297,7 @@ fn check_graph(folder: &RunFolder, in_graph: &mut InFile<'_>) -> Option<Graph> {
                 for fault in &graph.faults {
                     in_graph.fault(Code::Graph, None, fault);
                 }
+                in_graph.further(Code::Graph, graph.fault_count - graph.faults.len() as u64);
                 Some(graph)
             }
             Err(reason) => {

@@ -1,15 +1,21 @@
 //! The DAG as it was at run_start: graph.json, served as it is; what is valid in it is used.
 
+mod raw;
+
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use self::raw::{Fields, List, Part};
 use super::event::is_too_deep;
 use super::{MAX_DEPTH, MAX_GRAPH_BYTES, MAX_GRAPH_NODES, MAX_INT, id};
 
 /// How often a node is tried when its graph does not say.
 pub const DEFAULT_MAX_RALPH_ITERS: u64 = 6;
+
+/// So many faults of a graph are kept as sentences: a file of 8 MiB may have millions.
+pub const MAX_GRAPH_FAULTS: usize = 100;
 
 /// What could be used of a graph.json.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -17,7 +23,10 @@ pub struct Graph {
     /// The nodes, in the file's order, each id once.
     pub nodes: Vec<Node>,
     /// What was wrong with the rest, a sentence each: another version, a cycle, a dangling or duplicate id, an ill-typed field.
+    /// The first [`MAX_GRAPH_FAULTS`].
     pub faults: Vec<String>,
+    /// How many faults there are in all.
+    pub fault_count: u64,
 }
 
 /// One prompt and the checks that say when it is done.
@@ -69,166 +78,222 @@ impl Graph {
         if is_too_deep(bytes) {
             return Err(GraphError::NotAnObject(format!("nested deeper than {MAX_DEPTH}")));
         }
-        let value: Value = serde_json::from_str(text).map_err(|e| GraphError::NotAnObject(e.to_string()))?;
-        let Value::Object(object) = value else {
+        let part: Part<'_> = serde_json::from_str(text).map_err(|e| GraphError::NotAnObject(e.to_string()))?;
+        let Part::Object(mut object) = part else {
             return Err(GraphError::NotAnObject("it is another JSON value".into()));
         };
-        let mut graph = Self::default();
-        if object.get("version") != Some(&Value::from(1)) {
-            graph.faults.push("version is not 1".into());
+        let mut faults = Faults::default();
+        if !matches!(object.take("version"), Some(Part::Int(1))) {
+            faults.add(|| "version is not 1".into());
         }
-        let items = match object.get("nodes") {
-            Some(Value::Array(items)) => items.as_slice(),
+        let items = match object.take("nodes") {
+            Some(Part::List(items)) => items,
             _ => {
-                graph.faults.push("nodes is not a list".into());
-                &[]
+                faults.add(|| "nodes is not a list".into());
+                List::default()
             }
         };
-        if items.len() > MAX_GRAPH_NODES {
+        if items.len > MAX_GRAPH_NODES {
             return Err(GraphError::TooManyNodes);
         }
-        graph.read_nodes(items);
-        graph.drop_dangling();
-        graph.drop_cycles();
-        Ok(graph)
+        let (mut nodes, needs) = read_nodes(items, &mut faults);
+        let mut edges = edges(&nodes, needs, &mut faults);
+        drop_cycles(&nodes, &mut edges, &mut faults);
+        let needs: Vec<Vec<String>> = edges
+            .into_iter()
+            .map(|needs| needs.into_iter().flatten().map(|to| nodes[to].id.clone()).collect())
+            .collect();
+        for (node, needs) in nodes.iter_mut().zip(needs) {
+            node.depends_on = needs;
+        }
+        Ok(Self { nodes, faults: faults.told, fault_count: faults.count })
     }
 
-    fn read_nodes(&mut self, items: &[Value]) {
-        let mut seen = HashSet::new();
-        for (at, item) in items.iter().enumerate() {
-            let name = item.get("id").and_then(Value::as_str).filter(|name| id::is_node_id(name));
-            let (Some(name), Value::Object(fields)) = (name, item) else {
-                self.faults.push(format!("node {} has no valid id", at + 1));
-                continue;
-            };
-            if !seen.insert(name.to_owned()) {
-                self.faults.push(format!("node id {name} stands twice"));
-                continue;
-            }
-            let mut reader = FieldReader { name, fields, faults: &mut self.faults };
-            let node = Node {
-                id: name.to_owned(),
-                deliverable: reader.text("deliverable"),
-                depends_on: reader.texts("depends_on"),
-                touches: reader.texts("touches"),
-                parallel_safe: reader.optional("parallel_safe", Value::as_bool).unwrap_or(true),
-                done_when: reader.texts("done_when"),
-                max_ralph_iters: reader.optional("max_ralph_iters", int).unwrap_or(DEFAULT_MAX_RALPH_ITERS),
-                estimated_loc: reader.optional("estimated_loc", int),
-            };
-            if node.done_when.is_empty() {
-                self.faults.push(format!("node {name} has no done_when command"));
-            }
-            self.nodes.push(node);
-        }
-    }
-
-    fn drop_dangling(&mut self) {
-        let ids: HashSet<String> = self.nodes.iter().map(|node| node.id.clone()).collect();
-        for node in &mut self.nodes {
-            let faults = &mut self.faults;
-            let mut kept = HashSet::new();
-            node.depends_on.retain(|needed| {
-                if !ids.contains(needed) {
-                    faults.push(format!("node {} depends on {needed}, which is not in the graph", node.id));
-                    return false;
-                }
-                kept.insert(needed.clone())
-            });
-        }
-    }
-
-    /// Walks the edges depth first, in the file's order, and drops each edge that leads back to a node on the walk.
-    fn drop_cycles(&mut self) {
-        #[derive(Clone, Copy, PartialEq)]
-        enum Mark {
-            New,
-            OnWalk,
-            Done,
-        }
-        let index: HashMap<&str, usize> =
-            self.nodes.iter().enumerate().map(|(at, node)| (node.id.as_str(), at)).collect();
-        let edges: Vec<Vec<usize>> = self
+    /// About how many bytes of memory it takes.
+    pub fn weight(&self) -> usize {
+        // What an allocation takes besides its bytes.
+        const BLOCK: usize = 16;
+        let texts = |texts: &[String]| texts.iter().map(|text| size_of::<String>() + text.len() + BLOCK).sum::<usize>();
+        let nodes: usize = self
             .nodes
             .iter()
-            .map(|node| node.depends_on.iter().filter_map(|id| index.get(id.as_str()).copied()).collect())
-            .collect();
-        let mut marks = vec![Mark::New; edges.len()];
-        let mut closing = Vec::new();
-        for root in 0..edges.len() {
-            if marks[root] != Mark::New {
-                continue;
-            }
-            marks[root] = Mark::OnWalk;
-            let mut walk = vec![(root, 0_usize)];
-            while let Some((at, next)) = walk.last_mut() {
-                let at = *at;
-                let Some(&to) = edges[at].get(*next) else {
-                    marks[at] = Mark::Done;
-                    walk.pop();
-                    continue;
-                };
-                *next += 1;
-                match marks[to] {
-                    Mark::New => {
-                        marks[to] = Mark::OnWalk;
-                        walk.push((to, 0));
-                    }
-                    Mark::OnWalk => closing.push((at, to)),
-                    Mark::Done => {}
+            .map(|node| {
+                size_of_val(node)
+                    + node.id.len()
+                    + node.deliverable.len()
+                    + texts(&node.depends_on)
+                    + texts(&node.touches)
+                    + texts(&node.done_when)
+            })
+            .sum();
+        nodes + texts(&self.faults)
+    }
+}
+
+/// What is wrong so far: the first sentences, and how many there would be.
+#[derive(Default)]
+struct Faults {
+    told: Vec<String>,
+    count: u64,
+}
+
+impl Faults {
+    fn add(&mut self, sentence: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.told.len() < MAX_GRAPH_FAULTS {
+            self.told.push(sentence());
+        }
+    }
+}
+
+/// The nodes, each id once, and beside them what each says that it depends on.
+fn read_nodes<'a>(items: List<'a>, faults: &mut Faults) -> (Vec<Node>, Vec<Vec<Cow<'a, str>>>) {
+    let (mut nodes, mut all_needs, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    let mut objects = items.objects.into_iter().peekable();
+    for at in 0..items.len {
+        let mut fields = objects.next_if(|(of, _)| *of == at).map(|(_, fields)| fields).unwrap_or_default();
+        let Some(name) = fields.take("id").and_then(Part::text).filter(|name| id::is_node_id(name)) else {
+            faults.add(|| format!("node {} has no valid id", at + 1));
+            continue;
+        };
+        if !seen.insert(name.clone()) {
+            faults.add(|| format!("node id {name} stands twice"));
+            continue;
+        }
+        let mut reader = FieldReader { name: &name, fields, faults };
+        let deliverable = reader.text("deliverable");
+        let needs = reader.texts("depends_on");
+        let node = Node {
+            id: name.to_string(),
+            deliverable,
+            depends_on: Vec::new(),
+            touches: owned(reader.texts("touches")),
+            parallel_safe: reader.optional("parallel_safe", Part::bool).unwrap_or(true),
+            done_when: owned(reader.texts("done_when")),
+            max_ralph_iters: reader.optional("max_ralph_iters", int).unwrap_or(DEFAULT_MAX_RALPH_ITERS),
+            estimated_loc: reader.optional("estimated_loc", int),
+        };
+        if node.done_when.is_empty() {
+            faults.add(|| format!("node {name} has no done_when command"));
+        }
+        nodes.push(node);
+        all_needs.push(needs);
+    }
+    (nodes, all_needs)
+}
+
+fn owned(texts: Vec<Cow<'_, str>>) -> Vec<String> {
+    let mut texts: Vec<String> = texts.into_iter().map(Cow::into_owned).collect();
+    texts.shrink_to_fit();
+    texts
+}
+
+/// By its place, what each node depends on, once each and in the file's order. What closes a cycle is taken out later.
+type Edges = Vec<Vec<Option<usize>>>;
+
+fn edges(nodes: &[Node], needs: Vec<Vec<Cow<'_, str>>>, faults: &mut Faults) -> Edges {
+    let index: HashMap<&str, usize> = nodes.iter().enumerate().map(|(at, node)| (node.id.as_str(), at)).collect();
+    // Which node named it last: that it is named again by the same one changes nothing.
+    let mut named_by = vec![None; nodes.len()];
+    let mut of_node = |(at, needs): (usize, Vec<Cow<'_, str>>)| {
+        let mut edges = Vec::new();
+        for needed in needs {
+            match index.get(&*needed) {
+                None => {
+                    faults.add(|| format!("node {} depends on {needed}, which is not in the graph", nodes[at].id));
                 }
+                Some(&to) if named_by[to].replace(at) != Some(at) => edges.push(Some(to)),
+                Some(_) => {}
             }
         }
-        for (at, to) in closing {
-            let needed = self.nodes[to].id.clone();
-            self.faults.push(format!("node {} depends on {needed}, which closes a cycle", self.nodes[at].id));
-            self.nodes[at].depends_on.retain(|id| *id != needed);
+        edges
+    };
+    needs.into_iter().enumerate().map(&mut of_node).collect()
+}
+
+/// Walks the edges depth first, in the file's order, and drops each edge that leads back to a node on the walk.
+fn drop_cycles(nodes: &[Node], edges: &mut Edges, faults: &mut Faults) {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mark {
+        New,
+        OnWalk,
+        Done,
+    }
+    let mut marks = vec![Mark::New; edges.len()];
+    for root in 0..edges.len() {
+        if marks[root] != Mark::New {
+            continue;
+        }
+        marks[root] = Mark::OnWalk;
+        let mut walk = vec![(root, 0_usize)];
+        while let Some((at, next)) = walk.last_mut() {
+            let at = *at;
+            let Some(edge) = edges[at].get_mut(*next) else {
+                marks[at] = Mark::Done;
+                walk.pop();
+                continue;
+            };
+            *next += 1;
+            let Some(to) = *edge else { continue };
+            match marks[to] {
+                Mark::New => {
+                    marks[to] = Mark::OnWalk;
+                    walk.push((to, 0));
+                }
+                Mark::OnWalk => {
+                    *edge = None;
+                    let (node, needed) = (&nodes[at].id, &nodes[to].id);
+                    faults.add(|| format!("node {node} depends on {needed}, which closes a cycle"));
+                }
+                Mark::Done => {}
+            }
         }
     }
 }
 
 /// An integer of the contract, as in events.
-fn int(value: &Value) -> Option<u64> {
-    value.as_u64().filter(|value| *value <= MAX_INT)
+fn int(part: Part<'_>) -> Option<u64> {
+    match part {
+        Part::Int(value) => Some(value).filter(|value| *value <= MAX_INT),
+        _ => None,
+    }
 }
 
 /// Reads the fields of one node and notes those that are missing or ill-typed.
-struct FieldReader<'a> {
-    name: &'a str,
-    fields: &'a Map<String, Value>,
-    faults: &'a mut Vec<String>,
+struct FieldReader<'a, 'b> {
+    name: &'b str,
+    fields: Fields<'a>,
+    faults: &'b mut Faults,
 }
 
-impl FieldReader<'_> {
+impl<'a> FieldReader<'a, '_> {
     fn fault(&mut self, field: &str) {
-        self.faults.push(format!("node {} has no valid {field}", self.name));
+        self.faults.add(|| format!("node {} has no valid {field}", self.name));
     }
 
     fn text(&mut self, field: &str) -> String {
-        match self.fields.get(field) {
-            Some(Value::String(text)) => text.clone(),
-            _ => {
+        match self.fields.take(field).and_then(Part::text) {
+            Some(text) => text.into_owned(),
+            None => {
                 self.fault(field);
                 String::new()
             }
         }
     }
 
-    fn texts(&mut self, field: &str) -> Vec<String> {
-        let Some(Value::Array(items)) = self.fields.get(field) else {
+    fn texts(&mut self, field: &str) -> Vec<Cow<'a, str>> {
+        let Some(Part::List(list)) = self.fields.take(field) else {
             self.fault(field);
             return Vec::new();
         };
-        let texts: Vec<String> = items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect();
-        if texts.len() != items.len() {
+        if list.texts.len() != list.len {
             self.fault(field);
         }
-        texts
+        list.texts
     }
 
-    fn optional<T>(&mut self, field: &str, read: fn(&Value) -> Option<T>) -> Option<T> {
-        let value = self.fields.get(field)?;
-        let read = read(value);
+    fn optional<T>(&mut self, field: &str, read: fn(Part<'a>) -> Option<T>) -> Option<T> {
+        let read = read(self.fields.take(field)?);
         if read.is_none() {
             self.fault(field);
         }

@@ -243,6 +243,57 @@ fn a_graph_with_faults_is_used_as_far_as_it_is_valid() {
     }
 }
 
+/// What goes on and on in one graph is counted, told a hundred times, and used once.
+#[test]
+fn a_graph_of_many_faults_is_told_of_by_the_first_and_their_count() {
+    let node = |id: &str, needs: &str| {
+        format!(r#"{{"id":"{id}","deliverable":"d","depends_on":[{needs}],"touches":[],"done_when":["true"]}}"#)
+    };
+    let parse = |nodes: &[String]| {
+        Graph::parse(format!(r#"{{"version":1,"nodes":[{}]}}"#, nodes.join(",")).as_bytes()).expect("an object")
+    };
+    let graph = parse(&[node("a", &vec!["\"b\""; 200_000].join(","))]);
+    assert_eq!((graph.faults.len(), graph.fault_count), (100, 200_000));
+    assert!(graph.faults.iter().all(|fault| fault == "node a depends on b, which is not in the graph"));
+    assert_eq!(graph.nodes[0].depends_on, [""; 0]);
+    // Each node depends on all, twice: each closes a cycle with itself and with those before it.
+    let ids: Vec<String> = (0..300).map(|at| format!("n{at}")).collect();
+    let all = [&ids[..], &ids[..]].concat().iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",");
+    let graph = parse(&ids.iter().map(|id| node(id, &all)).collect::<Vec<_>>());
+    assert_eq!((graph.faults.len(), graph.fault_count), (100, 300 * 301 / 2));
+    for (at, node) in graph.nodes.iter().enumerate() {
+        assert_eq!(node.depends_on, ids[at + 1..], "{}", node.id);
+    }
+    let graph = parse(&[node("a", ""), node("b", r#""a","c","a","b","a","c","b""#)]);
+    assert_eq!(graph.nodes[1].depends_on, ["a"]);
+    let of_b = ["c, which is not in the graph", "c, which is not in the graph", "b, which closes a cycle"];
+    assert_eq!(graph.faults, of_b.map(|rest| format!("node b depends on {rest}")));
+    assert_eq!(graph.fault_count, 3);
+}
+
+#[test]
+fn what_no_graph_has_is_left_out_and_of_two_members_the_last_one_counts() {
+    let text = r#"{"nodes":7,"version":1.0,"x":{"nodes":[{"id":"y"}]},"nodes":[1,{"id":"z","id":"a","deliverable":"\u0064",
+        "depends_on":[{"id":"b"},"b",[null]],"touches":{},"parallel_safe":0,"done_when":["t\"",""],"max_ralph_iters":-1,
+        "estimated_loc":9007199254740991,"more":[[["deep"]]]},{"id":"b","deliverable":"","depends_on":[],"touches":["t","t"],
+        "done_when":["x"],"max_ralph_iters":2}],"version":1}"#;
+    let graph = Graph::parse(text.as_bytes()).expect("an object");
+    let [a, b] = &graph.nodes[..] else { panic!("{graph:?}") };
+    assert_eq!((a.id.as_str(), a.deliverable.as_str(), a.parallel_safe, a.max_ralph_iters), ("a", "d", true, 6));
+    assert_eq!((&a.depends_on[..], &a.done_when[..]), (&["b".to_owned()][..], &["t\"".to_owned(), String::new()][..]));
+    assert_eq!(
+        (a.estimated_loc, b.max_ralph_iters, &b.touches[..]),
+        (Some(9_007_199_254_740_991), 2, &["t".to_owned(), "t".to_owned()][..])
+    );
+    let of_a = ["depends_on", "touches", "parallel_safe", "max_ralph_iters"]
+        .map(|field| format!("node a has no valid {field}"));
+    assert_eq!(graph.faults, [&["node 1 has no valid id".to_owned()][..], &of_a[..]].concat());
+    // What is left out has to be JSON all the same.
+    for bad in [r#"{"x":"\ud800"}"#, r#"{"x":1e999}"#, r#"{"x":[1,]}"#, r#"{"x":1} 2"#, r#"{"x":"\q"}"#] {
+        assert!(Graph::parse(bad.as_bytes()).is_err(), "{bad}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

@@ -553,6 +553,18 @@ fn failed_nodes_are_a_set_and_nodes_without_attempts_are_left_out() {
 }
 
 #[test]
+fn of_many_faults_of_one_graph_the_first_are_told_and_all_are_counted() {
+    let archive = Archive::new();
+    archive.write("r1", "transitions.jsonl", log(&clean()));
+    archive.write("r1", "graph.json", graph(&[("a", &["ghost"; 1500])]));
+    let (code, mut said) = archive.validate();
+    assert_eq!((code, said.pop()), (1, Some("1 run, 6 lines: 1500 faults".to_owned())));
+    let more = said.pop();
+    assert_eq!(more.as_deref(), Some("runs/r1/graph.json: 1400 more faults beside those that are told one by one"));
+    assert_eq!(said, vec!["runs/r1/graph.json: node a depends on ghost, which is not in the graph"; 100]);
+}
+
+#[test]
 fn links_and_strange_files_are_told_and_not_opened() {
     let archive = Archive::new();
     let log = archive.write("r1", "transitions.jsonl", log(&clean()));

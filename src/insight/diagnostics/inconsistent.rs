@@ -43,12 +43,12 @@ fn listed<'a>(mut findings: Vec<Finding<'a>>, all: u64, what: &str) -> Vec<Findi
 }
 
 fn graph_faults<'a>(look: &Look<'a>) -> Vec<Finding<'a>> {
-    let faults = look.graph.map_or(&[][..], |graph| &graph.faults);
-    let told = faults.iter().take(LISTED).map(|fault| {
+    let Some(graph) = look.graph else { return Vec::new() };
+    let told = graph.faults.iter().take(LISTED).map(|fault| {
         let message = format!("graph.json: {}; the rest of it is used", clipped(fault));
         finding(message, None, None, Inconsistent::Graph { fault })
     });
-    listed(told.collect(), faults.len() as u64, "faults of graph.json")
+    listed(told.collect(), graph.fault_count, "faults of graph.json")
 }
 
 /// Nodes of the log that are not in the graph; without a graph there is nothing to be missing in.

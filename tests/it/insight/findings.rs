@@ -568,6 +568,13 @@ fn faults_of_the_graph_and_nodes_outside_it_are_told() {
     );
     assert_eq!(facts(found.of("inconsistent")[0]), json!([["d"], [], seq]));
     assert_eq!(found.of("inconsistent")[1]["evidence"], json!({"about": "graph", "fault": "version is not 1"}));
+    // Of faults that a graph does not even keep the count is told.
+    let mut log = Log::ci(&[("a", &["ghost"; 5000])]);
+    log.starts("a");
+    let found = log.found();
+    let told = found.messages("inconsistent");
+    assert_eq!(told.len(), 21);
+    assert_eq!(told[20], "4980 more faults of graph.json, beside those that are told one by one.");
     // A whole log beside another graph is one line too many, not a thousand.
     let mut log = Log::ci(&[("a", &[])]);
     for n in 0..50 {
