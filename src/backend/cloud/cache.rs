@@ -101,7 +101,7 @@ impl Weighter<(Uuid, RunId), Held> for ByBytes {
         let run = held
             .run
             .as_ref()
-            .map_or(0, |run| weight_of_state(&run.state) + run.graph.as_deref().map_or(0, weight_of_graph));
+            .map_or(0, |run| weight_of_state(&run.state) + run.graph.as_deref().map_or(0, Graph::weight));
         (key + weight_of_summary(&held.summary) + run) as u64
     }
 }
@@ -145,21 +145,4 @@ fn weight_of_state(state: &RunState) -> usize {
         + (160 + BLOCK) * agent.audits.len()
         + 200 * agent.loops.len()
         + 160 * state.breaches.len()
-}
-
-fn weight_of_graph(graph: &Graph) -> usize {
-    let texts = |texts: &[String]| texts.iter().map(|text| size_of::<String>() + text.len() + BLOCK).sum::<usize>();
-    let nodes: usize = graph
-        .nodes
-        .iter()
-        .map(|node| {
-            size_of_val(node)
-                + node.id.len()
-                + node.deliverable.len()
-                + texts(&node.depends_on)
-                + texts(&node.touches)
-                + texts(&node.done_when)
-        })
-        .sum();
-    nodes + texts(&graph.faults)
 }

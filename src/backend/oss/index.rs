@@ -68,6 +68,12 @@ pub(super) struct Hot {
 }
 
 impl Hot {
+    /// Takes another graph, whose weight is not known.
+    pub(super) fn set_graph(&mut self, graph: Option<(Arc<Graph>, String)>) {
+        self.graph = graph;
+        self.weighed = (0, 0);
+    }
+
     /// About how many bytes this takes; counted anew when the log has grown by an eighth, so that it costs nothing an event.
     fn weigh(&mut self, offset: u64) -> usize {
         let (weight, counted_at) = self.weighed;
@@ -77,14 +83,14 @@ impl Hot {
         let agent = &self.state.agent;
         let attempts: usize = self.state.nodes.values().map(|node| node.attempts.len()).sum();
         let calls: usize = agent.tools.values().map(|tool| tool.durations_s.len()).sum();
-        let planned = self.graph.as_ref().map_or(0, |(graph, _)| graph.nodes.len());
+        let planned = self.graph.as_ref().map_or(0, |(graph, _)| graph.weight());
         let weight = 4096
             + 1024 * self.state.nodes.len()
             + 80 * attempts
             + 8 * calls
             + 160 * agent.audits.len()
             + self.state.text_bytes()
-            + 512 * planned
+            + planned
             + 200 * agent.loops.len()
             + 80 * self.problems.len()
             + 8 * self.marks.len();

@@ -356,7 +356,7 @@ fn set_graph(data: &mut RunData, run: &Run, graph: Option<(Arc<Graph>, String)>,
     }
     set_file_problem(data, GRAPH, fault);
     if let Some(hot) = &mut data.hot {
-        hot.graph = graph;
+        hot.set_graph(graph);
     }
     data.summarize(&run.run_id);
     true

@@ -386,3 +386,26 @@ fn huge_logs_are_read_in_little_memory_and_beside_the_others() {
     let peak = server.peak_kib();
     assert!(peak <= 256 * 1024, "{peak} KiB");
 }
+
+/// What is held of runs is bounded by what it takes, and a graph takes what its texts take.
+#[test]
+fn graphs_that_are_held_count_with_all_their_texts() {
+    let home = Home::new();
+    let touches = vec![r#""t""#; 120_000].join(",");
+    let graph = format!(
+        r#"{{"version":1,"nodes":[{{"id":"a","deliverable":"","depends_on":[],"touches":[{touches}],"done_when":["x"]}}]}}"#
+    );
+    let runs: Vec<String> = (0..60).map(|at| format!("run-{at}")).collect();
+    for run in &runs {
+        let folder = home.archive().join("runs").join(run);
+        fs::create_dir_all(&folder).expect("a run folder");
+        fs::write(folder.join("graph.json"), &graph).expect("a graph");
+    }
+    let server = home.serve();
+    for run in &runs {
+        assert_eq!(get(&server, &format!("/api/runs/{run}")).status, 200);
+    }
+    // All of them would take 400 MiB.
+    let peak = server.peak_kib();
+    assert!(peak <= 256 * 1024, "{peak} KiB");
+}
