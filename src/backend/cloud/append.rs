@@ -122,7 +122,7 @@ pub(super) async fn put_graph(
             &[(&run_id.as_str(), Type::TEXT), (&bytes.as_ref(), Type::BYTEA), (&sha256, Type::TEXT)],
         )
         .await?;
-    let graph = Graph::parse(bytes).map_err(|error| StoreError::Failed(error.into()))?;
+    let graph = stored::read_graph(run_id, bytes).await?;
     let graph = Some((Arc::new(graph), sha256));
     let written = save(transaction, runs.into_values().map(|run| LockedRun { graph: graph.clone(), ..run })).await?;
     Ok((GraphPut::Created, written))
@@ -164,7 +164,7 @@ async fn lock(
         run_ids.iter().copied().zip(hot).filter_map(|(id, held)| Some((id, held?))).collect();
     let mut runs = BTreeMap::new();
     for row in rows? {
-        let stored = Stored::of(&row)?;
+        let stored = Stored::of(&row).await?;
         let run = match hot.remove(&stored.run_id).filter(|_| stored.is_known) {
             Some(Held { summary, run: Some(HotRun { state, graph }), .. }) => LockedRun {
                 graph: graph.zip(summary.graph_sha256.clone()),

@@ -153,7 +153,7 @@ async fn run_once(door: &Door, tenant: TenantId, run_id: &RunId) -> Result<bool,
     let (snapshot, [rows]) = door.snapshot("reindex read", tenant, queries).await?;
     // Deleted since it was listed.
     let Some(row) = rows.first() else { return Ok(false) };
-    let seen = Stored::of(row)?;
+    let seen = Stored::of(row).await?;
     let mut state = RunState::default();
     let mut kept = (!seen.snapshot.is_stale).then_some(seen.state);
     let whole = Span { run_id: run_id.clone(), from: 0, to: seen.next_seq };
@@ -191,7 +191,7 @@ async fn write(transaction: &Transaction, (run_id, sql): (&RunId, &str), seen: &
     let name = run_id.as_str();
     let rows = transaction.query(sql, &[(&name, Type::TEXT)]).await?;
     let Some(row) = rows.first() else { return Ok(false) };
-    let mut now = Stored::of(row)?;
+    let mut now = Stored::of(row).await?;
     if now.log_id != seen.state.log_id && seen.state.log_id.is_some() || now.next_seq < seen.state.next_seq {
         return Err(DatabaseError::Lost("the run was begun anew in this moment".to_owned()).into());
     }

@@ -65,7 +65,7 @@ impl PostgresStore {
         let queries = [Query { sql: &row, parameters: &of_row }, Query { sql: &tail, parameters: &of_tail }];
         let [rows, chunks] = self.door.read("load", tenant, queries).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let mut stored = Stored::of(row)?;
+        let mut stored = Stored::of(row).await?;
         if stored.is_known {
             return Ok(held);
         }
@@ -95,7 +95,7 @@ impl PostgresStore {
         let queries = [Query { sql: &row, parameters: &parameters }];
         let (snapshot, [rows]) = self.door.snapshot("load anew", tenant, queries).await?;
         let held = match rows.first() {
-            Some(row) => Some(Stored::of(row)?.whole(&snapshot).await?),
+            Some(row) => Some(Stored::of(row).await?.whole(&snapshot).await?),
             None => None,
         };
         let [] = snapshot.finish([]).await?;

@@ -87,8 +87,24 @@ impl Snapshotted {
     }
 }
 
+/// So long a graph is read where it is. A longer one is read by a thread that may take its time: a worker has other clients.
+const SHORT_GRAPH: usize = 64 * 1024;
+
+/// Reads the bytes of a graph that was accepted.
+pub(super) async fn read_graph(run_id: &RunId, bytes: &[u8]) -> Result<Graph, DatabaseError> {
+    let unreadable = |why: String| DatabaseError::Unreadable(format!("the graph of run {run_id}: {why}"));
+    let read = if bytes.len() <= SHORT_GRAPH {
+        Graph::parse(bytes)
+    } else {
+        let bytes = bytes.to_vec();
+        let reading = tokio::task::spawn_blocking(move || Graph::parse(&bytes));
+        reading.await.map_err(|error| unreadable(error.to_string()))?
+    };
+    read.map_err(|error| unreadable(error.to_string()))
+}
+
 impl Stored {
-    pub(super) fn of(row: &Row) -> Result<Self, DatabaseError> {
+    pub(super) async fn of(row: &Row) -> Result<Self, DatabaseError> {
         let name: &str = row.try_get(0)?;
         let run_id = RunId::parse(name).ok_or_else(|| DatabaseError::Unreadable(format!("run_id {name:?}")))?;
         let log_id: Option<&str> = row.try_get(3)?;
@@ -111,11 +127,10 @@ impl Stored {
                 _ => snapshot.is_stale = true,
             }
         }
-        let graph: Option<&[u8]> = row.try_get(12)?;
-        let graph = graph
-            .map(Graph::parse)
-            .transpose()
-            .map_err(|error| DatabaseError::Unreadable(format!("the graph of run {run_id}: {error}")))?;
+        let graph = match row.try_get(12)? {
+            Some(bytes) => Some(read_graph(&run_id, bytes).await?),
+            None => None,
+        };
         let sha256: Option<String> = row.try_get(13)?;
         Ok(Self {
             changed: version_of(row, 1)?,

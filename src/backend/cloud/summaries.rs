@@ -45,7 +45,7 @@ pub(super) async fn anew(
     let parameters: [Parameter<'_>; 1] = [(&run_id, Type::TEXT)];
     let rows = ask.query(&one_run("NULL"), &parameters).await?;
     let row = rows.first().ok_or_else(|| DatabaseError::Unreadable(format!("run {run_id}")))?;
-    let held = Stored::of(row)?.whole(ask).await?;
+    let held = Stored::of(row).await?.whole(ask).await?;
     runs.hold(tenant, held.clone());
     Ok(held.summary)
 }
