@@ -1,7 +1,7 @@
 //! One client's list: which rows it gets, and which it is told to take out.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,8 +20,8 @@ use crate::metrics::Metrics;
 use crate::reduce::Summary;
 use crate::services::Services;
 
-/// Runs of which is kept what the client knows; past that it may be told once more that one is not in its list.
-const KNOWN: usize = 4096;
+/// Runs of which is kept what the client knows; past that it may be told once more that one is not in its list. 16 KiB a client.
+const KNOWN: usize = 2048;
 
 /// The members of a JSON object, all of them strings, doubles too.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ pub(super) struct ListOfClient {
     /// The window's length in milliseconds: it slides with now.
     window_ms: Option<i64>,
     /// Whether a run that changed is in the client's list, as it was told.
-    is_in: HashMap<RunId, bool>,
+    told: Told,
     metrics: Arc<Metrics>,
 }
 
@@ -70,7 +70,7 @@ impl ListOfClient {
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(&filters.0).finish();
         let filter = filter(&Params::parse(&query, FILTERS)?, services.clock.now(), services.settings)?;
         let window_ms = filter.last_event_from.map(|from| filter.now.millis() - from.millis());
-        Ok(Self { listed: listed(), filter, window_ms, is_in: HashMap::new(), metrics: Arc::clone(&services.metrics) })
+        Ok(Self { listed: listed(), filter, window_ms, told: Told::default(), metrics: Arc::clone(&services.metrics) })
     }
 
     /// Whether there may be a frame to send.
@@ -100,11 +100,7 @@ impl ListOfClient {
         self.filter.last_event_from = self.window_ms.map(|length| Timestamp::from_millis(news.at.millis() - length));
         let fits = news.summary.as_ref().is_some_and(|run| self.filter.fits(run));
         // Before its first change here, the client may have the run from a list that it read.
-        let was_in = self.is_in.get(&news.run_id).copied().unwrap_or_else(|| !self.never_was_in(news));
-        if self.is_in.len() >= KNOWN {
-            self.is_in.clear();
-        }
-        self.is_in.insert(news.run_id.clone(), fits);
+        let was_in = self.told.replace(&news.run_id, fits).unwrap_or_else(|| !self.never_was_in(news));
         if fits { Some(news.row.clone()) } else { was_in.then(|| news.removed.clone()) }
     }
 
@@ -115,5 +111,68 @@ impl ListOfClient {
         let is_hidden =
             |run: &Summary| self.filter.without_agents && run.kind == Some(Kind::Agent) && run.graph_sha256.is_none();
         has_other_name || news.summary.as_deref().is_some_and(is_hidden)
+    }
+}
+
+/// Which runs are in the client's list and which are not, as it was told: 8 bytes a run.
+#[derive(Default)]
+struct Told {
+    /// In order: a hash of each run's name, but for its last bit, which says whether the run is in.
+    runs: Vec<u64>,
+    /// Secret, so that nobody can name runs of one hash.
+    hash: RandomState,
+}
+
+impl Told {
+    /// Notes what the client is told of a run, and says what it was told before, if that is known.
+    fn replace(&mut self, run_id: &RunId, is_in: bool) -> Option<bool> {
+        let name = self.hash.hash_one(run_id.as_str()) & !1;
+        let entry = name | u64::from(is_in);
+        let at = self.runs.partition_point(|known| *known < name);
+        match self.runs.get_mut(at) {
+            Some(known) if *known & !1 == name => Some(std::mem::replace(known, entry) & 1 == 1),
+            _ => {
+                self.put(at, entry);
+                None
+            }
+        }
+    }
+
+    /// Puts in what is new. Once it is full, the next one in order is forgotten, which is any.
+    fn put(&mut self, at: usize, entry: u64) {
+        if self.runs.len() < KNOWN {
+            self.runs.insert(at, entry);
+        } else if let Some(forgotten) = self.runs.get_mut(at.min(KNOWN - 1)) {
+            *forgotten = entry;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Told;
+    use crate::domain::RunId;
+
+    #[test]
+    fn what_a_client_was_told_takes_16_kib_at_the_most_and_is_known_of_2048_runs() {
+        let mut told = Told::default();
+        let run = |at: usize| RunId::parse(&format!("a-run-with-some-name-{at}")).unwrap();
+        for at in 0..2048 {
+            assert_eq!(told.replace(&run(at), at % 3 == 0), None, "{at}");
+        }
+        for at in 0..2048 {
+            assert_eq!(told.replace(&run(at), at % 2 == 0), Some(at % 3 == 0), "{at}");
+        }
+        for at in 0..20_000 {
+            told.replace(&run(at), at % 2 == 0);
+            assert_eq!(told.replace(&run(at), at % 2 == 0), Some(at % 2 == 0), "{at}");
+            assert!(told.runs.is_sorted());
+            assert!(told.runs.capacity() * size_of::<u64>() <= 16 * 1024, "{}", told.runs.capacity());
+        }
+        // One is forgotten at a time, whichever: of more runs than there is room for, many stay known.
+        let mut known = || (0..3000).filter(|at| told.replace(&run(*at), false).is_some()).count();
+        known();
+        let known = known();
+        assert!((500..3000).contains(&known), "{known}");
     }
 }
