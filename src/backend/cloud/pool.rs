@@ -32,8 +32,8 @@ pub(super) enum DsnError {
     Malformed {
         /// The environment variable that gave it.
         variable: &'static str,
-        /// What the parser said.
-        reason: String,
+        /// Why not, in words that hold nothing of it.
+        reason: &'static str,
     },
     /// The CA file cannot be read or holds no certificate.
     #[error(
@@ -76,10 +76,16 @@ impl Database {
     /// The owner's database, for migrations and provisioning: these may take their time.
     pub(super) fn for_owner(dsn: &str, variable: &'static str, ca_file: Option<&Path>) -> Result<Self, DsnError> {
         let (dsn, root_certificate) = without_libpq_words(dsn);
+        if has_strange_user(&dsn) {
+            return Err(DsnError::Malformed { variable, reason: STRANGE_USER });
+        }
         let mut config =
-            Config::from_str(&dsn).map_err(|error| DsnError::Malformed { variable, reason: root_cause(&error) })?;
+            Config::from_str(&dsn).map_err(|error| DsnError::Malformed { variable, reason: unparsed(&error) })?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(DsnError::Malformed { variable, reason: "no host".to_owned() });
+            return Err(DsnError::Malformed { variable, reason: "no host" });
+        }
+        if config.get_hosts().iter().any(has_at) {
+            return Err(DsnError::Malformed { variable, reason: STRANGE_USER });
         }
         let leaves = config.get_hosts().iter().any(is_remote)
             || config.get_hostaddrs().iter().any(|address| !address.is_loopback());
@@ -156,6 +162,37 @@ fn is_remote(host: &Host) -> bool {
         }
         Host::Unix(_) => false,
     }
+}
+
+/// What to do where a password may have been taken for something else. Nothing of it is repeated: it may be the password.
+const STRANGE_USER: &str =
+    "it has an @ or ? where none can be; write the user and the password percent-encoded, an @ as %40 and a ? as %3F";
+
+/// Whether a part of the password would count as the host, or a part of the host as the user: the first @ ends the password.
+fn has_strange_user(dsn: &str) -> bool {
+    let Some(rest) = ["postgres://", "postgresql://"].iter().find_map(|scheme| dsn.strip_prefix(scheme)) else {
+        return false;
+    };
+    let Some((credentials, rest)) = rest.split_once('@') else { return false };
+    let user = credentials.split(':').next().unwrap_or_default();
+    rest.contains('@') || credentials.contains('?') || user.contains('/')
+}
+
+/// Whether what counts as a host's name is the end of a password, and the host behind it.
+fn has_at(host: &Host) -> bool {
+    matches!(host, Host::Tcp(name) if name.contains('@'))
+}
+
+/// Why a DSN does not parse. The parser's own sentence may quote what it did not know, which may be a part of the password.
+fn unparsed(error: &tokio_postgres::Error) -> &'static str {
+    let said = root_cause(error);
+    let cases = [
+        ("option `port`", "its port is none"),
+        ("option `sslmode`", "its sslmode is none of disable, prefer, require, verify-ca and verify-full"),
+        ("invalid value for option", "one of its options has a value that it cannot have"),
+        ("unknown option", "it has an option that is not known"),
+    ];
+    cases.iter().find(|(words, _)| said.contains(words)).map_or("it cannot be parsed", |(_, reason)| reason)
 }
 
 /// The innermost reason of an error: tokio-postgres' own sentence says only "error connecting to server".

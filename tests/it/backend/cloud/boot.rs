@@ -109,6 +109,57 @@ fn what_is_not_configured_is_told_all_at_once() {
     assert!(sentences[0].ends_with("; it looks like postgres://user:password@host:5432/database"), "{sentences:?}");
 }
 
+/// An @ that is not encoded ends the password, and what follows it would be told as the host, and asked for in the DNS.
+#[test]
+fn a_dsn_whose_password_may_be_taken_for_something_else_is_refused_and_not_repeated() {
+    let strange = [
+        "postgres://kahn_app:Head@Tail@127.0.0.1:1/postgres",
+        "postgresql://kahn_app:He%40ad@Tail@127.0.0.1:1/postgres",
+        "postgres://kahn_app:Head@Tail/Rest@127.0.0.1:1/postgres",
+        "postgres://kahn_app:Head@Tail?Rest@127.0.0.1:1/postgres?sslmode=disable",
+        "postgres://kahn_app:Head@Tail,Rest@127.0.0.1:1/postgres",
+        "postgres://kahn_app@Head%40Tail/postgres",
+        "postgres://127.0.0.1:1/postgres?user=kahn_app&password=Head@Tail",
+        "postgres://127.0.0.1/postgres?user=kahn_app&password=Head@Tail",
+        "host=Head@Tail user=kahn_app",
+        "host=127.0.0.1,Head@Tail user=kahn_app",
+    ];
+    let unparsed = [
+        ("postgresql+driver://kahn_app:Head@Tail:1/postgres?sslmode=disable", "it has an option that is not known"),
+        ("postgres://kahn_app:Head:Tail@127.0.0.1:Rest/postgres", "its port is none"),
+        ("host=127.0.0.1 user=kahn_app password=Head Tail=Rest", "it has an option that is not known"),
+        ("host=127.0.0.1 user=kahn_app password=Head Tail", "it cannot be parsed"),
+    ];
+    let encoded = "it has an @ or ? where none can be; write the user and the password percent-encoded, an @ as %40 and a ? as %3F";
+    for (dsn, reason) in strange.into_iter().map(|dsn| (dsn, encoded)).chain(unparsed) {
+        let sentence = |variable: &str| {
+            format!(
+                "{variable} is no connection string ({reason}); it looks like postgres://user:password@host:5432/database"
+            )
+        };
+        let env = [("KAHN_DATABASE_URL", dsn), ("KAHN_AUTH", "keys-only")];
+        assert_eq!(refusal(&env), (2, vec![sentence("KAHN_DATABASE_URL")]), "{dsn}");
+        let admin = [("KAHN_ADMIN_DATABASE_URL", dsn)];
+        for args in [&["migrate"][..], &["tenant", "list"]] {
+            let done = run(args, &admin);
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert_eq!(said, format!("error: {}\n", sentence("KAHN_ADMIN_DATABASE_URL")), "{args:?} {dsn}");
+        }
+        let mode = run(&["mode"], &env);
+        let said = String::from_utf8_lossy(&[mode.stdout, mode.stderr].concat()).into_owned();
+        let shown = ["Head", "He%40ad", "He@ad", "Tail", "Rest"].into_iter().find(|part| said.contains(part));
+        assert_eq!(shown, None, "{said}");
+    }
+    for dsn in [
+        "postgres://kahn_app:He%40ad%3F/Tail:#@127.0.0.1:1/postgres",
+        "host=127.0.0.1 port=1 user=kahn_app password=He@ad",
+    ] {
+        let said = run(&["mode"], &[("KAHN_DATABASE_URL", dsn), ("KAHN_AUTH", "keys-only")]);
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("Postgres at 127.0.0.1:1, as kahn_app") && !said.contains("He"), "{said}");
+    }
+}
+
 /// Half a provider would be a server that nobody can sign in to, or one that lets in whom nobody meant.
 #[test]
 fn a_provider_that_is_half_configured_or_not_to_be_trusted_is_refused_by_the_name_of_what_mends_it() {
