@@ -16,11 +16,10 @@ use self::tenant::TenantCommand;
 use super::migrate::{self, MigrateError};
 use super::pool::Database;
 use super::reindex::{self, ReindexError, Told};
-use super::{Options, retention as retentions, tenant as tenants};
+use super::{ADMIN_DATABASE_URL, Options, retention as retentions, tenant as tenants};
 use crate::config::{self, BootError, Serving};
 use crate::domain::Timestamp;
 
-const ADMIN_DATABASE_URL: &str = "KAHN_ADMIN_DATABASE_URL";
 const APP_PASSWORD: &str = "KAHN_APP_PASSWORD";
 
 /// Subcommands that only this build has.

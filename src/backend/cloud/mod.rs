@@ -63,6 +63,8 @@ use crate::contract::{Backend, Description};
 pub const MODE: &str = "cloud";
 
 const DATABASE_URL: &str = "KAHN_DATABASE_URL";
+/// The owner's, for commands alone.
+const ADMIN_DATABASE_URL: &str = "KAHN_ADMIN_DATABASE_URL";
 /// What has no flag.
 const ENVIRONMENT: &str = "\
 From the environment alone:
@@ -206,6 +208,11 @@ impl Options {
         Ok(Database::for_server(&dsn, DATABASE_URL, self.database_ca_file.as_deref())?)
     }
 
+    /// Whether whoever gets at this process gets at the owner's DSN. Where the environment is not read, nobody asks.
+    fn has_owners_dsn(&self) -> bool {
+        self.database_url.is_none() && config::env(ADMIN_DATABASE_URL).is_some()
+    }
+
     /// A door to the database once its checks have passed, for commands that work as the server does.
     async fn door(&self) -> Result<scope::Door, BootRefusal> {
         let database = self.database()?;
@@ -245,6 +252,12 @@ async fn open(options: &Options) -> Result<Backend, BootRefusal> {
     };
     log::info!("database {}: checks passed in {checked} ms; {way_in}", database.place());
     log::info!("rate limits are counted in this process, so they hold for one replica (railway.toml: numReplicas = 1)");
+    if options.has_owners_dsn() {
+        log::warn!(
+            "{ADMIN_DATABASE_URL} is in this server's environment, and a server has no use for it; \
+             leave it to kahn migrate and kahn tenant"
+        );
+    }
     let every = options.retention_every().unwrap_or(DEFAULT_RETENTION_EVERY);
     let retention = retention::Job::start(database.clone(), door.clone(), every);
     Ok(Backend {

@@ -160,6 +160,23 @@ fn a_dsn_whose_password_may_be_taken_for_something_else_is_refused_and_not_repea
     }
 }
 
+#[test]
+fn a_server_that_is_given_the_owners_dsn_says_so_once_and_by_its_name_alone() {
+    let database = Database::fresh();
+    let dsn = database.app_dsn();
+    let mut env = vec![("KAHN_DATABASE_URL", dsn.as_str()), ("KAHN_AUTH", "keys-only"), ("KAHN_LOG", "info")];
+    let told = |env: &[(&str, &str)]| {
+        let server = Server::start(&["serve", "--bind", "127.0.0.1:0"], env);
+        let log = server.log();
+        assert!(!log.contains("the-owners-secret"), "{log}");
+        log.lines().filter(|line| line.contains("KAHN_ADMIN_DATABASE_URL")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&env), [""; 0]);
+    env.push(("KAHN_ADMIN_DATABASE_URL", "postgres://postgres:the-owners-secret@127.0.0.1:1/postgres"));
+    let told = told(&env);
+    assert!(told.len() == 1 && told[0].contains("WARN"), "{told:?}");
+}
+
 /// Half a provider would be a server that nobody can sign in to, or one that lets in whom nobody meant.
 #[test]
 fn a_provider_that_is_half_configured_or_not_to_be_trusted_is_refused_by_the_name_of_what_mends_it() {
