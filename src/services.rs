@@ -1,10 +1,13 @@
 //! The services that every route uses: the same in both builds.
 
+mod space;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+pub use self::space::{Asker, Claim, Space};
 use crate::config::Config;
 use crate::contract::{Access, Account, Backend, Principal, ReadLimit, Store, StoreError};
 use crate::domain::{RunId, Timestamp, parse_line};
@@ -35,11 +38,11 @@ pub struct Services {
     /// What clients are told about this server.
     pub settings: Settings,
     /// Decoded ingest bytes that may be in flight, over all requests.
-    pub ingest_bytes: Arc<Semaphore>,
+    pub ingest_bytes: Arc<Space>,
     /// Bytes of large answers that their readers have not taken yet, over all requests.
-    pub answer_bytes: Arc<Semaphore>,
+    pub answer_bytes: Arc<Space>,
     /// The same of what is served as it is stored (pages of events, graphs), from the moment that it is read.
-    pub stored_bytes: Arc<Semaphore>,
+    pub stored_bytes: Arc<Space>,
     /// Turns true when the server stops; every socket says goodbye then.
     closing: Arc<watch::Sender<bool>>,
 }
@@ -106,9 +109,9 @@ impl Services {
                 agent_views: config.agent_views,
                 stall_after_ms: config.stall_after_ms,
             },
-            ingest_bytes: Arc::new(Semaphore::new(INGEST_BYTES_IN_FLIGHT)),
-            answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_IN_FLIGHT)),
-            stored_bytes: Arc::new(Semaphore::new(STORED_BYTES_IN_FLIGHT)),
+            ingest_bytes: Arc::new(Space::new(INGEST_BYTES_IN_FLIGHT)),
+            answer_bytes: Arc::new(Space::new(ANSWER_BYTES_IN_FLIGHT)),
+            stored_bytes: Arc::new(Space::new(STORED_BYTES_IN_FLIGHT)),
             closing: Arc::new(watch::Sender::new(false)),
         }
     }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::room::{Held, Room};
+use super::principal::asker;
+use super::room::{Held, Room, Roomy};
 use crate::domain::id::sha256_hex;
 use crate::services::Services;
 
@@ -70,11 +71,11 @@ pub(super) fn send_held(request: &HttpRequest, answer: Answer<'_>, body: Held) -
 /// A body with the room that it takes.
 pub(super) fn roomy(request: &HttpRequest, bytes: Bytes) -> Result<Held, ApiError> {
     let Some(services) = request.app_data::<web::Data<Services>>().filter(|_| bytes.len() > SMALL) else {
-        return Ok(Held { bytes, room: None });
+        return Ok(Held::Small(bytes));
     };
-    let mut room = Room::of_answers(services);
+    let mut room = Room::of_answers(services, asker(request));
     room.take(bytes.len())?;
-    Ok(Held { bytes, room: Some(room) })
+    Ok(Roomy::new(bytes, room).into())
 }
 
 /// Status, ETag and Cache-Control: 304 when the client has what this ETag names, else 200.

@@ -55,7 +55,7 @@ pub(super) async fn transitions(
     refuse_when_read_only(&services)?;
     let announced = fewest_events(&request, is_gzip);
     charge(&services, &request, (&who, Cost::AnnouncedEvents(announced))).await?;
-    let mut room = Room::of_ingest(&services);
+    let mut room = Room::of_ingest(&services, &who);
     let began = Instant::now();
     let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
     let read = away(move || {
@@ -112,7 +112,7 @@ pub(super) async fn put_graph(
         return Err(unsupported_encoding(&[]));
     }
     refuse_when_read_only(&services)?;
-    let mut room = Room::of_ingest(&services);
+    let mut room = Room::of_ingest(&services, &who);
     let began = Instant::now();
     let body = read_body(&request, payload, &mut room, ("graph_too_large", MAX_GRAPH_BYTES)).await?;
     if began.elapsed() > ASK_AGAIN_AFTER {

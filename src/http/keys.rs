@@ -36,7 +36,7 @@ pub(super) async fn make(
     let who = admin(&services, &request).await?;
     let account = account(&services)?;
     require_content_type(&request, "application/json")?;
-    let wanted = wanted(&body(&request, &services, payload).await?)?;
+    let wanted = wanted(&body(&request, (&services, &who), payload).await?)?;
     answer::written(HttpResponse::Created(), &account.make_key(&who, wanted).await?)
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn rotate(
 ) -> Result<HttpResponse, ApiError> {
     let who = admin(&services, &request).await?;
     let account = account(&services)?;
-    nothing(&body(&request, &services, payload).await?)?;
+    nothing(&body(&request, (&services, &who), payload).await?)?;
     answer::written(HttpResponse::Created(), &account.rotate_key(&who, key_id(&request)).await?)
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn revoke(
 ) -> Result<HttpResponse, ApiError> {
     let who = admin(&services, &request).await?;
     let account = account(&services)?;
-    nothing(&body(&request, &services, payload).await?)?;
+    nothing(&body(&request, (&services, &who), payload).await?)?;
     account.revoke_key(&who, key_id(&request)).await?;
     Ok(HttpResponse::NoContent().insert_header((header::CACHE_CONTROL, "no-store")).finish())
 }
@@ -74,8 +74,12 @@ fn key_id(request: &HttpRequest) -> &str {
     request.match_info().get("key_id").unwrap_or_default()
 }
 
-async fn body(request: &HttpRequest, services: &Services, payload: web::Payload) -> Result<Bytes, ApiError> {
-    read_body(request, payload, &mut Room::of_ingest(services), ("body_too_large", MAX_BODY_BYTES)).await
+async fn body(
+    request: &HttpRequest,
+    (services, who): (&Services, &Principal),
+    payload: web::Payload,
+) -> Result<Bytes, ApiError> {
+    read_body(request, payload, &mut Room::of_ingest(services, who), ("body_too_large", MAX_BODY_BYTES)).await
 }
 
 /// The address says all: a body would be a wish that nobody reads.

@@ -8,7 +8,7 @@ use actix_web::{HttpMessage as _, HttpRequest};
 
 use super::error::ApiError;
 use crate::contract::{Budget, Cost, Principal, Refusal, RequestFacts, Scope};
-use crate::services::Services;
+use crate::services::{Asker, Services};
 
 /// What the door looks at.
 pub(super) fn facts(head: &RequestHead) -> RequestFacts {
@@ -68,7 +68,14 @@ pub(super) async fn authorize_ingest(services: &Services, request: &HttpRequest)
 }
 
 async fn identify(services: &Services, request: &HttpRequest) -> Result<Principal, ApiError> {
-    Ok(services.access.authenticate(&facts_of(request)).await?)
+    let who = services.access.authenticate(&facts_of(request)).await?;
+    request.extensions_mut().insert(Asker::from(&who));
+    Ok(who)
+}
+
+/// Whose share of the room for answers a request takes from.
+pub(super) fn asker(request: &HttpRequest) -> Asker {
+    request.extensions().get::<Asker>().cloned().unwrap_or(Asker::STRANGER)
 }
 
 /// Asks again about somebody who was let in to write a while ago: a right that ended meanwhile stores nothing.

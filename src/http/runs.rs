@@ -14,7 +14,7 @@ use super::held::{self, Question, query};
 use super::moment::{Asked, run_id};
 use super::params::Params;
 use super::principal::authorize;
-use super::room::{Held, Room};
+use super::room::{Room, Roomy};
 use super::view::{ProblemsView, RunView};
 use crate::contract::{About, Principal, ReadLimit, Scope};
 use crate::domain::id::sha256_hex;
@@ -69,7 +69,7 @@ pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) 
     let run_id = run_id(&request)?;
     let read_limit = ReadLimit { lines: usize::try_from(limit).unwrap_or(usize::MAX), bytes: MAX_EVENT_BYTES };
     let most = (MAX_EVENT_BYTES + MAX_LINE_BYTES).min(read_limit.lines.saturating_mul(MAX_LINE_BYTES + 1));
-    let mut room = Room::of_stored(&services);
+    let mut room = Room::of_stored(&services, &who);
     // The lines, and the body that is made of them.
     room.wait(2 * most).await?;
     let page = services.store.read(&who, &run_id, from_seq, read_limit).await?.ok_or_else(ApiError::unknown_run)?;
@@ -89,7 +89,7 @@ pub(super) async fn events(request: HttpRequest, services: web::Data<Services>) 
     let etag = sha256_hex(format!("{log_id}:{from_seq}:{next}").as_bytes());
     room.shrink_to(body.len());
     let answer = Answer { content_type: "application/x-ndjson", etag_source: &etag, headers };
-    Ok(answer::send_held(&request, answer, Held { bytes: body.freeze(), room: Some(room) }))
+    Ok(answer::send_held(&request, answer, Roomy::new(body.freeze(), room).into()))
 }
 
 pub(super) async fn graph(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
@@ -97,17 +97,21 @@ pub(super) async fn graph(request: HttpRequest, services: web::Data<Services>) -
     Params::parse(request.query_string(), &["as_of"])?.ts("as_of", "invalid_as_of")?;
     let (graph, sha256) = graph_of(&services, &who, &run_id(&request)?).await?;
     let answer = Answer { content_type: "application/json", etag_source: &sha256, headers: Vec::new() };
-    Ok(answer::send_held(&request, answer, graph))
+    Ok(answer::send_held(&request, answer, graph.into()))
 }
 
 /// The bytes of a run's graph.json, and their hash.
-pub(super) async fn graph_of(services: &Services, who: &Principal, run_id: &RunId) -> Result<(Held, String), ApiError> {
-    let mut room = Room::of_stored(services);
+pub(super) async fn graph_of(
+    services: &Services,
+    who: &Principal,
+    run_id: &RunId,
+) -> Result<(Roomy, String), ApiError> {
+    let mut room = Room::of_stored(services, who);
     room.wait(MAX_GRAPH_BYTES).await?;
     let graph = services.store.graph(who, run_id).await?.ok_or_else(ApiError::unknown_run)?;
     let graph = graph.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "no_graph", "this run has no graph.json"))?;
     room.shrink_to(graph.bytes.len());
-    Ok((Held { bytes: graph.bytes, room: Some(room) }, graph.sha256))
+    Ok((Roomy::new(graph.bytes, room), graph.sha256))
 }
 
 pub(super) async fn problems(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, ApiError> {

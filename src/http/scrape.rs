@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
-use tokio::sync::Semaphore;
 
 use super::error::ApiError;
 use super::params::Params;
@@ -14,7 +13,7 @@ use super::principal::facts_of;
 use super::routes::{NO_ROUTE, patterns};
 use crate::contract::{CacheVitals, CallVitals, Vitals};
 use crate::metrics::{BUCKETS, METHODS, Metrics, Process, STATUSES};
-use crate::services::Services;
+use crate::services::{Services, Space};
 
 /// How long the storage may take to say that it is there.
 const STORAGE_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -182,9 +181,9 @@ fn caches(text: &mut Text, (services, of_store): (&Services, Option<CacheVitals>
     }
     let name = "kahn_room_free_bytes";
     text.head(name, GAUGE, "Bytes that requests may still take: of batches, of large answers, of stored pages.");
-    let rooms: [(&str, &Semaphore); 3] =
+    let rooms: [(&str, &Space); 3] =
         [("ingest", &services.ingest_bytes), ("answers", &services.answer_bytes), ("stored", &services.stored_bytes)];
-    for (room, free) in rooms {
-        text.value(name, &[("room", room)], free.available_permits());
+    for (room, space) in rooms {
+        text.value(name, &[("room", room)], space.free());
     }
 }

@@ -61,7 +61,7 @@ async fn a_body_that_is_not_whole_in_half_a_minute_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let services = services(folder.path(), None).await;
     let room = Arc::clone(&services.ingest_bytes);
-    let free = room.available_permits();
+    let free = room.free();
     let app = init_service(kahn::http::app(services)).await;
     tokio::time::pause();
     for (method, uri, content_type) in [
@@ -81,7 +81,7 @@ async fn a_body_that_is_not_whole_in_half_a_minute_is_refused() {
         assert_eq!((response.status().as_u16(), begun.elapsed().as_secs()), (408, 30), "{uri}");
         let problem: serde_json::Value = serde_json::from_slice(&read_body(response).await).expect("a problem");
         assert_eq!(problem["code"], "body_timeout");
-        assert_eq!(room.available_permits(), free, "its room is given back");
+        assert_eq!(room.free(), free, "its room is given back");
     }
     assert!(!folder.path().join("runs").exists());
 }
