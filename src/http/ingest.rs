@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::http::header::HeaderMap;
@@ -11,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use flate2::bufread::GzDecoder;
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 
 use super::answer;
 use super::error::{ApiError, allowed};
@@ -57,15 +59,22 @@ pub(super) async fn transitions(
     charge(&services, &request, (&who, Cost::AnnouncedEvents(announced))).await?;
     let mut room = Room::of_ingest(&services, &who);
     let began = Instant::now();
-    let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
-    let read = away(move || {
-        let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
-        Ok((Batch::read(&body)?, body.len() as u64, room))
-    });
-    let (batch, bytes, room) = match read.await {
+    let unread = Unread { services: services.get_ref(), who: &who, announced };
+    let read = async {
+        let sent = read_body(&request, payload, &mut room, ("batch_too_large", MAX_BATCH_BYTES)).await?;
+        away(move || {
+            let body = if is_gzip { gunzip(&sent, &mut room)? } else { sent };
+            Ok((Batch::read(&body)?, body.len() as u64, room))
+        })
+        .await
+    };
+    let read = read.await;
+    unread.end();
+    let (batch, bytes, room) = match read {
         Ok(read) => read,
         Err(problem) => {
-            // Reading is work too: it costs what was announced. Whether that was still there changes nothing for the batch.
+            // Reading and waiting are work too: they cost what was announced. Whether that was still there changes nothing for
+            // the batch.
             let _ = charge(&services, &request, (&who, Cost::Events(announced))).await;
             return Err(problem);
         }
@@ -207,6 +216,32 @@ fn is_gzip(request: &HttpRequest) -> Result<bool, ApiError> {
 pub(super) fn unsupported_encoding(taken: &[&str]) -> ApiError {
     let detail = "a body is sent as it is; only a batch of events may be one gzip stream";
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail).with("allowed", allowed(taken))
+}
+
+/// A batch that is being read. Whoever goes away meanwhile has it dropped with the request, and pays what was announced: it
+/// took room that long.
+struct Unread<'a> {
+    services: &'a Services,
+    who: &'a Principal,
+    announced: u64,
+}
+
+impl Unread<'_> {
+    /// It was read, or refused: whoever knows which sees to its cost.
+    fn end(mut self) {
+        self.announced = 0;
+    }
+}
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        // Where there is no runtime any more, the server has ended.
+        if let (1.., Ok(runtime)) = (self.announced, Handle::try_current()) {
+            let (access, who, cost) =
+                (Arc::clone(&self.services.access), self.who.clone(), Cost::Events(self.announced));
+            runtime.spawn(async move { access.charge(&who, cost).await });
+        }
+    }
 }
 
 /// How many events a body of the announced length holds at least: a line is no longer than a line may be. (Of a gzip stream

@@ -2,14 +2,14 @@
 //! turned away again.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::cluster::Database;
 use super::tenants::done;
 use super::{serve, tenant};
-use crate::support::{Answer, PATIENCE, Server, kahn, request, run, wait_for};
+use crate::support::{Answer, METRICS_TOKEN, PATIENCE, Server, kahn, request, run, wait_for};
 
 /// A database whose plans have these figures.
 fn with_plan(rate_per_s: u32, burst: u32) -> Database {
@@ -117,6 +117,92 @@ fn what_is_refused_after_reading_it_costs_as_well() {
         let answer = bring(&server, &ingest, "no event\n");
         assert!([400, 429].contains(&answer.status), "{}", answer.text());
         (answer.status == 429).then_some(())
+    });
+}
+
+/// A batch whose head is sent, and so many bytes of its body: no line of them ends.
+fn begin(server: &Server, key: &str, (announced, sent): (usize, usize)) -> TcpStream {
+    let address = server.url.strip_prefix("http://").expect("an address");
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let head = format!(
+        "POST /v1/ingest/transitions HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
+         Content-Type: application/x-ndjson\r\nContent-Length: {announced}\r\n\r\n"
+    );
+    // Whoever is refused meanwhile has its connection closed.
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![b'x'; sent]));
+    stream
+}
+
+/// Bytes that batches may still take.
+fn free_ingest_bytes(server: &Server) -> u64 {
+    let authorization = format!("Bearer {METRICS_TOKEN}");
+    let scraped = request(&server.url, ("GET", "/metrics"), &[("authorization", &authorization)], None).text();
+    let line = scraped.lines().find(|line| line.starts_with("kahn_room_free_bytes{room=\"ingest\"}"));
+    line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).expect("a number")
+}
+
+#[test]
+fn a_tenant_that_holds_its_batches_back_closes_ingest_for_nobody_else() {
+    let database = Database::fresh();
+    let ((greedy, _), (other, _)) = (tenant(&database, "greedy"), tenant(&database, "other"));
+    let server = serve(&database);
+    const LARGEST: usize = 8 << 20;
+    let held: Vec<TcpStream> = (0..16).map(|_| begin(&server, &greedy, (LARGEST, LARGEST - 1))).collect();
+    // Sixteen of them are all the room that there is; nothing more comes once it stands still.
+    let mut before = None;
+    let free = wait_for("what was sent to be read", || {
+        let free = free_ingest_bytes(&server);
+        let stands_still = before.replace(free) == Some(free);
+        (free <= 72 << 20 && stands_still).then_some(free)
+    });
+    let answer = bring(&server, &other, &batch("r", 20));
+    assert_eq!(answer.status, 200, "{free} bytes are free: {}", answer.text());
+    drop(held);
+    wait_for("all of it to be given back", || (free_ingest_bytes(&server) == 128 << 20).then_some(()));
+    assert_eq!(bring(&server, &greedy, &batch("r", 20)).status, 200);
+}
+
+#[test]
+fn a_body_that_breaks_off_costs_what_it_announced() {
+    let database = with_plan(1, 3);
+    let (ingest, _) = tenant(&database, "acme");
+    let server = serve(&database);
+    wait_for("bodies that break off to use up the burst", || {
+        let mut stream = begin(&server, &ingest, (100, 50));
+        stream.shutdown(Shutdown::Write).expect("half a connection");
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).expect("an answer");
+        assert!(heard.starts_with("HTTP/1.1 400 ") || heard.starts_with("HTTP/1.1 429 "), "{heard}");
+        heard.starts_with("HTTP/1.1 429 ").then_some(())
+    });
+}
+
+#[test]
+fn whoever_leaves_in_the_middle_of_a_body_pays_as_well() {
+    let database = with_plan(1, 1000);
+    let (ingest, _) = tenant(&database, "acme");
+    let server = serve(&database);
+    let left = || -> u64 {
+        let answer = bring(&server, &ingest, &batch("r", 1));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let said = answer.header("ratelimit").to_owned();
+        said.split(";r=").nth(1).and_then(|rest| rest.split(';').next()?.parse().ok()).expect("a number")
+    };
+    let before = left();
+    for _ in 0..20 {
+        // At least eight events, as long as a line may be.
+        let stream = begin(&server, &ingest, (8 << 20, 1 << 20));
+        wait_for("some of it to be read", || (free_ingest_bytes(&server) < 128 << 20).then_some(()));
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("a hard end");
+        drop(stream);
+        wait_for("it to be given back", || (free_ingest_bytes(&server) == 128 << 20).then_some(()));
+    }
+    // Each look costs an event itself.
+    let mut looks = 0;
+    wait_for("160 events to be paid", || {
+        looks += 1;
+        (left() + looks + 100 < before).then_some(())
     });
 }
 
