@@ -48,6 +48,8 @@ export class Front {
       case 'down': return request.socket.destroy();
       // Nothing comes, ever.
       case 'slow': return undefined;
+      // The true answer, so many milliseconds later.
+      case 'late': return setTimeout(() => this.pass(request, (status, headers, body) => send(response, status, headers, body)), fault.ms);
       // The true answer, a byte a second.
       case 'drip': return this.pass(request, (status, headers, body) => drip(response, status, headers, body));
       // Whatever the test wants to hear.

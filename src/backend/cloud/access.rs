@@ -87,7 +87,7 @@ impl Access for TenantAccess {
 
     async fn sign(&self, request: &RequestFacts, step: SignStep) -> Result<Redirection, Refusal> {
         match &self.sessions {
-            Some(sessions) => sessions.step(request, step, &self.bearer).await,
+            Some(sessions) => sessions.step(request, step, (&self.bearer, &self.failures)).await,
             None => Err(Refusal::NoSignIn),
         }
     }

@@ -35,15 +35,16 @@ impl Failures {
 
     /// Whether these credentials are looked at.
     pub(super) fn screen(&self, request: &RequestFacts) -> Result<(), Refusal> {
+        let Some(credentials) = hash(request) else { return Ok(()) };
+        self.screen_address(request).or_else(|refusal| self.known.get(&credentials).ok_or(refusal))
+    }
+
+    /// Whether anything that nobody knows yet is looked at from there: a code is a credential as well.
+    pub(super) fn screen_address(&self, request: &RequestFacts) -> Result<(), Refusal> {
         let bucket = client(request, &self.trusted).and_then(|address| self.buckets.get(&address));
-        let (Some(bucket), Some(credentials)) = (bucket, hash(request)) else { return Ok(()) };
+        let Some(bucket) = bucket else { return Ok(()) };
         let there = bucket.lock().unwrap_or_else(PoisonError::into_inner).look_for(self.flow, 1, Instant::now());
-        match there {
-            Err(wait) if self.known.get(&credentials).is_none() => {
-                Err(Refusal::TooManyFailures { retry_after_s: seconds(wait) })
-            }
-            _ => Ok(()),
-        }
+        there.map_err(|wait| Refusal::TooManyFailures { retry_after_s: seconds(wait) })
     }
 
     /// Notes what became of them. Only bad ones count: not those that are missing, and no outage.
@@ -63,7 +64,8 @@ impl Failures {
         }
     }
 
-    fn take(&self, request: &RequestFacts) {
+    /// Counts a bad one of this address.
+    pub(super) fn take(&self, request: &RequestFacts) {
         let Some(address) = client(request, &self.trusted) else { return };
         let now = Instant::now();
         let Ok(bucket) = self.buckets.get_or_insert_with(&address, || Ok::<_, Infallible>(Arc::default()));

@@ -10,13 +10,14 @@ mod return_to;
 mod seal;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use openidconnect::url::Url;
 use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use self::ended::Ended;
 use self::id_token::Wanted;
@@ -24,6 +25,7 @@ use self::return_to::return_to;
 use self::seal::{Kept, Seal};
 use super::account::activity::{Action, Actor, note};
 use super::bearer::Bearer;
+use super::failures::Failures;
 use super::jwks::Verdict;
 use super::jws::{self, Jws};
 use super::provider::Provider;
@@ -43,6 +45,8 @@ const SESSION_LASTS_S: u64 = 12 * 60 * 60;
 const MOST_ENDED: usize = 65_536;
 /// How many codes may be on their way to becoming tokens at once: a provider that hangs takes no more threads than these.
 const MOST_EXCHANGES: usize = 16;
+/// How long a code waits for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(2);
 /// What a person is asked to grant; the provider gives what that person may have.
 const SCOPES: &str = "openid kahn:read kahn:ingest kahn:admin";
 
@@ -162,11 +166,14 @@ impl Sessions {
         &self,
         request: &RequestFacts,
         step: SignStep,
-        bearer: &Bearer,
+        (bearer, failures): (&Bearer, &Failures),
     ) -> Result<Redirection, Refusal> {
         match step {
             SignStep::In { return_to } => self.begin(return_to.as_deref()).await,
-            SignStep::Back { answer } => self.finish(request, &answer, bearer).await,
+            SignStep::Back { answer } => {
+                failures.screen_address(request)?;
+                self.finish(request, &answer, (bearer, failures)).await
+            }
             SignStep::Out => self.end(request).await,
         }
     }
@@ -205,7 +212,7 @@ impl Sessions {
         &self,
         request: &RequestFacts,
         answer: &[(String, String)],
-        bearer: &Bearer,
+        (bearer, failures): (&Bearer, &Failures),
     ) -> Result<Redirection, Refusal> {
         let kept = self.seal.open::<SignIn>(Kept::SignIn, &request.cookies).map_err(|unfit| failed(&unfit))?;
         let sign_in = kept.ok_or_else(|| failed(&"this browser began none"))?;
@@ -219,6 +226,19 @@ impl Sessions {
         if !self.used.add(&sign_in.state, sign_in.until, now()) {
             return Err(failed(&"it is over"));
         }
+        let session = self.redeem(code, &sign_in, bearer).await.inspect_err(|refusal| {
+            // Anybody may begin a sign-in and come back with a code that is none; each one is a question to the provider.
+            if *refusal == Refusal::SignInFailed {
+                failures.take(request);
+            }
+        })?;
+        let cookie = self.seal.keep(Kept::Session, &session, SESSION_LASTS_S).map_err(|unfit| failed(&unfit))?;
+        self.tell(&session, Action::SignedIn).await?;
+        Ok(Redirection { location: sign_in.return_to, cookies: vec![cookie, self.seal.forget(Kept::SignIn)] })
+    }
+
+    /// The session of whom the provider knows by this code.
+    async fn redeem(&self, code: &str, sign_in: &SignIn, bearer: &Bearer) -> Result<Session, Refusal> {
         let tokens = self.exchange(code, &sign_in.verifier).await?;
         let subject = self.subject(&tokens.id_token, &sign_in.nonce).await?;
         let grant = bearer.grant(&tokens.access_token).await.map_err(|refusal| match refusal {
@@ -228,16 +248,13 @@ impl Sessions {
         if grant.kind != PrincipalKind::User || grant.user != subject {
             return Err(failed(&"the two tokens are not about the same person"));
         }
-        let session = Session {
+        Ok(Session {
             id: CsrfToken::new_random().into_secret(),
             user: subject,
             org: grant.org.clone(),
             scopes: grant.scopes.iter().map(|scope| Granted::from(*scope)).collect(),
             until: now() + SESSION_LASTS_S,
-        };
-        let cookie = self.seal.keep(Kept::Session, &session, SESSION_LASTS_S).map_err(|unfit| failed(&unfit))?;
-        self.tell(&session, Action::SignedIn).await?;
-        Ok(Redirection { location: sign_in.return_to, cookies: vec![cookie, self.seal.forget(Kept::SignIn)] })
+        })
     }
 
     /// The code that the provider sent for this sign-in; `None`: the person thought better of it.
@@ -281,7 +298,8 @@ impl Sessions {
             ("redirect_uri", &callback),
             ("code_verifier", verifier),
         ];
-        let _turn = self.exchanges.try_acquire().map_err(|_| self.provider.unavailable())?;
+        let turn = timeout(TURN_WITHIN, self.exchanges.acquire()).await;
+        let _turn = turn.ok().and_then(Result::ok).ok_or_else(|| self.provider.unavailable())?;
         let said = self.provider.asker().post(address.as_str(), self.provider.settings(), &form).await;
         let said = said.map_err(|error| {
             log::error!("a sign-in has to wait: {error}");

@@ -140,8 +140,8 @@ impl Airlock {
         self.ask("/control/withdraw", &json!({ "kid": kid }));
     }
 
-    /// What happens at a `path` (discovery, jwks, token, introspection, or all): `mode` is pass, down, slow, drip,
-    /// answer (`status`, `headers`, `body`, `fill` blanks) or patch (`patch` laid over the true answer).
+    /// What happens at a `path` (discovery, jwks, token, introspection, or all): `mode` is pass, down, slow, late
+    /// (`ms`), drip, answer (`status`, `headers`, `body`, `fill` blanks) or patch (`patch` laid over the true answer).
     pub(super) fn fault(&self, said: &Value) {
         self.ask("/control/fault", said);
     }

@@ -28,10 +28,15 @@ pub(super) fn key_file() -> &'static str {
 
 /// A server where people can sign in at this provider.
 pub(super) fn serve(airlock: &Airlock, database: &Database) -> Server {
+    serve_with(airlock, database, &[])
+}
+
+/// The same with further arguments.
+pub(super) fn serve_with(airlock: &Airlock, database: &Database, args: &[&str]) -> Server {
     let back = [format!("{PUBLIC}/auth/callback")];
     let home = [format!("{PUBLIC}/")];
     airlock.client(&json!({"client_id": "kahn", "redirect_uris": back, "post_logout_redirect_uris": home}));
-    airlock.serve_with(database, &[], &[("KAHN_PUBLIC_URL", PUBLIC), ("KAHN_SESSION_KEY_FILE", key_file())])
+    airlock.serve_with(database, args, &[("KAHN_PUBLIC_URL", PUBLIC), ("KAHN_SESSION_KEY_FILE", key_file())])
 }
 
 /// A server over two tenants with a run each, and the database behind it.

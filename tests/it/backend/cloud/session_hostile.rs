@@ -8,9 +8,9 @@ use sha2::{Digest as _, Sha512};
 
 use super::airlock::Airlock;
 use super::cluster::Database;
-use super::session::{PUBLIC, Person, Reply, SESSION, SIGN_IN, key_file, serve, two_tenants};
+use super::session::{Jar, PUBLIC, Person, Reply, SESSION, SIGN_IN, ask, key_file, serve, serve_with, two_tenants};
 use super::tenant;
-use crate::support::{Server, request};
+use crate::support::{Server, request, wait_for};
 
 fn is_refused(reply: &Reply, what: &str) {
     assert_eq!(reply.status, 400, "{what}: {}", reply.body);
@@ -203,7 +203,7 @@ fn a_session_that_was_changed_is_over_or_was_sealed_elsewhere_is_none() {
     assert_eq!(status(&twice), 401, "two of one name");
     // It ends by itself, under an open page.
     let short = sealed(&airlock, &key, SESSION, &session(now + 3));
-    crate::support::wait_for("the session's end", || (status(&short) == 401).then_some(()));
+    wait_for("the session's end", || (status(&short) == 401).then_some(()));
 }
 
 /// A provider that fails while somebody signs in.
@@ -269,6 +269,69 @@ fn a_provider_that_fails_or_lies_lets_nobody_in() {
     let mut late = Person::at(&server);
     assert_eq!(late.goes("/auth/login").status, 303, "where people sign in is known");
     airlock.fault(&json!({"mode": "pass"}));
+}
+
+/// Comes back from a sign-in that it began itself, at once and with a code that nobody gave it; the status and the code of it.
+fn guesses(server: &Server, airlock: &Airlock, from: &str) -> (u16, String) {
+    let mut jar = Jar::default();
+    let begun = ask("GET", &format!("{}/auth/login", server.url), &[("x-forwarded-for", from)], "");
+    assert_eq!(begun.status, 303, "{}", begun.body);
+    jar.take(&begun);
+    let query = begun.location.split_once('?').expect("a query").1;
+    let state = query.split('&').find(|pair| pair.starts_with("state=")).expect("a state").to_owned();
+    let issuer: String = form_urlencoded::byte_serialize(airlock.issuer.as_bytes()).collect();
+    let back = format!("{}/auth/callback?code=x&{state}&iss={issuer}", server.url);
+    let reply = ask("GET", &back, &[("x-forwarded-for", from), ("cookie", &jar.field())], "");
+    let problem: Value = serde_json::from_str(&reply.body).expect("a problem");
+    (reply.status, problem["code"].as_str().expect("a code").to_owned())
+}
+
+#[test]
+fn whoever_comes_back_with_codes_that_are_none_is_told_to_wait_and_asks_the_provider_no_more() {
+    let database = Database::fresh();
+    tenant(&database, "acme");
+    let airlock = Airlock::start();
+    let few = ["--auth-failures-burst", "5", "--auth-failures-rate", "1", "--trusted-proxies", "127.0.0.1"];
+    let server = serve_with(&airlock, &database, &few);
+    let from = "198.51.100.7";
+    // What does not reach the provider costs nobody anything: an old page that is loaded again, say.
+    for _ in 0..20 {
+        let stray =
+            ask("GET", &format!("{}/auth/callback?code=x&state=y", server.url), &[("x-forwarded-for", from)], "");
+        is_refused(&stray, "an answer to nothing");
+    }
+    let mut looked_at = 0;
+    wait_for("the address to be told to wait", || {
+        let before = airlock.count("/token");
+        let (status, code) = guesses(&server, &airlock, from);
+        match status {
+            400 => looked_at += 1,
+            _ => assert_eq!((status, code.as_str()), (429, "too_many_failures")),
+        }
+        assert_eq!(
+            airlock.count("/token") - before,
+            u64::from(status == 400),
+            "a question to the provider that is not counted"
+        );
+        (status == 429).then_some(())
+    });
+    assert!((5..15).contains(&looked_at), "{looked_at} of 5");
+    assert_eq!(guesses(&server, &airlock, "198.51.100.8").0, 400, "another address answers for itself");
+    assert_eq!(Person::signed_in(&server, "ada@acme").asks(("GET", "/api/me"), &[]).status, 200);
+}
+
+#[test]
+fn a_person_who_comes_while_many_sign_in_waits_for_a_turn() {
+    let database = Database::fresh();
+    let airlock = Airlock::start();
+    let server = serve(&airlock, &database);
+    airlock.fault(&json!({"path": "token", "mode": "late", "ms": 500}));
+    // More than are asked about at once.
+    let all: Vec<(u16, String)> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..24).map(|_| scope.spawn(|| guesses(&server, &airlock, "198.51.100.7"))).collect();
+        asking.into_iter().map(|guess| guess.join().expect("an answer")).collect()
+    });
+    assert!(all.iter().all(|(status, code)| (*status, code.as_str()) == (400, "sign_in_failed")), "{all:?}");
 }
 
 #[test]
