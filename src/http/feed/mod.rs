@@ -22,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use self::frames::Frame;
 use self::list::{ListOfClient, Pairs};
 use self::socket::{Inbox, Incoming, Outbox};
-use crate::contract::{Principal, Scope, StoreError};
+use crate::contract::{Cost, Principal, Scope, StoreError};
 use crate::domain::{LogId, RunId};
 use crate::http::error::ApiError;
 use crate::http::params::Params;
@@ -250,6 +250,12 @@ impl Client {
         }
     }
 
+    /// What a subscription costs: one may lead to the storage, as a request does.
+    async fn charge(&self) -> Result<(), ApiError> {
+        self.services.access.charge(&self.who, Cost::Request).await?;
+        Ok(())
+    }
+
     async fn obey(&mut self, request: Request) -> Result<(), (Option<String>, ApiError)> {
         match request {
             Request::Unsubscribe { run_id } => {
@@ -259,6 +265,7 @@ impl Client {
                 Ok(())
             }
             Request::SubscribeRuns { filters } => {
+                self.charge().await.map_err(|error| (None, error))?;
                 let listed = || self.seat.list(frames::ROWS);
                 let list = ListOfClient::read(&filters.unwrap_or_default(), &self.services, listed);
                 self.list = Some(list.map_err(|error| (None, error))?);
@@ -277,6 +284,7 @@ impl Client {
                     let detail = format!("one socket follows at most {MAX_SUBSCRIPTIONS} runs");
                     return Err(refuse(ApiError::bad_request("too_many_subscriptions", detail)));
                 }
+                self.charge().await.map_err(refuse)?;
                 let found = self.services.store.summary(&self.who, &run_id).await;
                 found.map_err(|error| refuse(error.into()))?.ok_or_else(|| refuse(ApiError::unknown_run()))?;
                 self.forget(&run_id);

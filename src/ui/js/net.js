@@ -367,6 +367,16 @@ class Live {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(frame));
   }
 
+  /** Asks again for a run, or (null) for the list. @param {string | null} run_id */
+  sayAgain(run_id) {
+    const watched = run_id === null ? undefined : this.runsWatched.get(run_id);
+    if (watched) this.say({ type: "subscribe", run_id, from_seq: watched.from_seq, ...(watched.log_id ? { log_id: watched.log_id } : {}) });
+    if (run_id !== null || !this.list) return;
+    this.say({ type: "subscribe_runs", filters: this.list.filters });
+    // What changed meanwhile is in no frame.
+    this.list.listener.resync?.();
+  }
+
   /** @param {string} data */
   hear(data) {
     this.lastFrame = Date.now();
@@ -440,6 +450,8 @@ class Live {
         watched?.listener.removed?.();
       } else if (frame.type === "error") {
         watched?.listener.problem?.(frame);
+        // Refused for a while: asked again, not by all in the same instant.
+        if (PASSING.has(frame.code)) setTimeout(() => this.sayAgain(frame.run_id), 2000 + Math.random() * 3000);
       }
     }
     for (const run_id of [...events.keys()]) handEvents(run_id);

@@ -6,9 +6,12 @@ use std::net::{Shutdown, TcpStream};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use super::cluster::Database;
 use super::tenants::done;
 use super::{serve, tenant};
+use crate::feed::{Socket, block_on};
 use crate::support::{Answer, METRICS_TOKEN, PATIENCE, Server, kahn, request, run, wait_for};
 
 /// A database whose plans have these figures.
@@ -203,6 +206,47 @@ fn whoever_leaves_in_the_middle_of_a_body_pays_as_well() {
     wait_for("160 events to be paid", || {
         looks += 1;
         (left() + looks + 100 < before).then_some(())
+    });
+}
+
+#[test]
+fn what_a_socket_subscribes_to_costs_requests() {
+    let database = with_plan(1, 5);
+    let (_, read) = tenant(&database, "acme");
+    let server = serve(&database);
+    block_on(async {
+        let mut socket = Socket::open_at(&server.url, Some(format!("Bearer {read}"))).await;
+        let of_run = json!({"type": "subscribe", "run_id": "r", "from_seq": 0});
+        for (asked, run_id, let_in) in [
+            (of_run.clone(), json!("r"), json!({"type": "error", "code": "unknown_run"})),
+            (json!({"type": "subscribe_runs"}), Value::Null, json!({"type": "heartbeat"})),
+        ] {
+            let mut said = Value::Null;
+            for _ in 0..50 {
+                socket.say(asked.clone()).await;
+                said = socket.any().await;
+                if said["code"] == "rate_limited" {
+                    break;
+                }
+                assert_eq!((&said["type"], &said["code"]), (&let_in["type"], &let_in["code"]), "{said}");
+            }
+            assert_eq!(
+                (&said["type"], &said["code"], &said["run_id"]),
+                (&json!("error"), &json!("rate_limited"), &run_id)
+            );
+            assert!(said["detail"].as_str().is_some_and(|detail| detail.contains("requests are used up")), "{said}");
+        }
+        // The socket goes on, and what is asked again once there is enough is let in.
+        let until = Instant::now() + PATIENCE;
+        loop {
+            socket.say(of_run.clone()).await;
+            let said = socket.next().await;
+            if said["code"] == "unknown_run" {
+                break;
+            }
+            assert!(said["code"] == "rate_limited" && Instant::now() < until, "{said}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     });
 }
 
