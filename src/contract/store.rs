@@ -196,6 +196,9 @@ pub struct Lines {
     pub log_id: Option<LogId>,
     /// How many kept lines the log has.
     pub next_seq: u64,
+    /// Grows whenever lines that were given are not the log's any more: only where it is the same number do lines fit those
+    /// that were read before. A store that never changes a line says 0.
+    pub generation: u64,
     /// The lines, without LF; the first one has the seq that was asked for.
     pub lines: Vec<Bytes>,
 }

@@ -17,6 +17,6 @@ mod rows;
 mod seats;
 
 pub use house::Followed;
-pub use pages::{Frames, Page, RenderPage};
+pub use pages::{Frames, Page, RenderPage, Wanted};
 pub use rows::{ListNews, Listed, RenderRows, RowNews};
 pub use seats::{JoinError, Live, Seat};

@@ -42,9 +42,20 @@ pub struct Page {
     pub log_id: Option<LogId>,
     /// How many lines the log had when it was read.
     pub next_seq: u64,
+    /// See [`Lines::generation`].
+    pub generation: u64,
     /// One frame a line, from the seq on that was asked for.
     pub frames: Vec<Bytes>,
     size: usize,
+}
+
+/// Where a client goes on in a log.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// The seq of the next line it wants.
+    pub from_seq: u64,
+    /// The generation of the lines it has, or 0: a page of an older one does not go on with them.
+    pub generation: u64,
 }
 
 /// Bytes that count as held until the last of their parts is dropped.
@@ -113,21 +124,23 @@ impl Pages {
         &self,
         who: &Principal,
         topic: &Topic,
-        from_seq: u64,
+        wanted: Wanted,
         render: RenderPage,
     ) -> Result<Option<Arc<Page>>, StoreError> {
+        let from_seq = wanted.from_seq;
         let cell = topic.shelf.cell(from_seq);
-        let mut place = cell.lock().await;
-        if let Some(page) = place.upgrade() {
+        let mut shared = cell.lock().await;
+        // The shelf is cleared a little after the log has become another one.
+        if let Some(page) = shared.upgrade().filter(|page| page.generation >= wanted.generation) {
             return Ok(Some(page));
         }
         let closed = |error: tokio::sync::AcquireError| StoreError::Unavailable(error.into());
         let frames;
-        let (log_id, next_seq) = {
+        let (log_id, next_seq, generation) = {
             let _reader = self.readers.acquire().await.map_err(closed)?;
             let Some(lines) = self.store.read(who, &topic.run_id, from_seq, PAGE).await? else { return Ok(None) };
             frames = render(&topic.run_id, from_seq, &lines);
-            (lines.log_id, lines.next_seq)
+            (lines.log_id, lines.next_seq, lines.generation)
         };
         let size = frames.bytes.len();
         let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(ROOM_KIB).min(ROOM_KIB);
@@ -135,8 +148,8 @@ impl Pages {
         let bytes = Bytes::from_owner(Held { bytes: frames.bytes, _room: room });
         let starts = std::iter::once(0).chain(frames.ends.iter().copied());
         let frames = starts.zip(frames.ends.iter()).map(|(start, end)| bytes.slice(start..*end)).collect();
-        let page = Arc::new(Page { log_id, next_seq, frames, size });
-        *place = Arc::downgrade(&page);
+        let page = Arc::new(Page { log_id, next_seq, generation, frames, size });
+        *shared = Arc::downgrade(&page);
         self.keep(&page);
         Ok(Some(page))
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use super::house::{Followed, House};
-use super::pages::{Page, Pages, RenderPage};
+use super::pages::{Page, Pages, RenderPage, Wanted};
 use super::rights::{Right, Rights};
 use super::rows::{Listed, RenderRows, Source};
 use crate::config::{Config, SocketLimits};
@@ -193,16 +193,16 @@ impl Seat {
         self.right.ended().await;
     }
 
-    /// The lines of a log from a seq on, as frames; `None` when there is no such run. Clients that ask for the same at
+    /// The lines of a log from a place on, as frames; `None` when there is no such run. Clients that ask for the same at
     /// the same time get the same page.
     pub fn page(
         &self,
         followed: &Followed,
-        from_seq: u64,
+        wanted: Wanted,
         render: RenderPage,
     ) -> impl Future<Output = Result<Option<Arc<Page>>, StoreError>> + use<> {
         let (pages, who, topic) = (Arc::clone(&self.pages), self.who.clone(), followed.topic());
-        async move { pages.page(&who, &topic, from_seq, render).await }
+        async move { pages.page(&who, &topic, wanted, render).await }
     }
 }
 

@@ -228,7 +228,7 @@ impl Store for PostgresStore {
         if kept.is_empty() && span.from < span.to {
             return Err(lines::missing(&span).into());
         }
-        Ok(Some(Lines { log_id: log_id.map(LogId::from_kept), next_seq, lines: kept }))
+        Ok(Some(Lines { log_id: log_id.map(LogId::from_kept), next_seq, generation: 0, lines: kept }))
     }
 
     async fn graph(&self, who: &Principal, run_id: &RunId) -> Result<Option<Option<GraphFile>>, StoreError> {

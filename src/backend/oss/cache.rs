@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::index::{Index, Run, RunData, Seen};
+use super::lineage::Lineage;
 use super::tail::{self, Ends};
 use crate::archive_reader::{Archive, Found, Glance, Identity};
 use crate::domain::{Ledger, MAX_LINE_BYTES, RunId};
@@ -28,7 +29,7 @@ const NAME: &str = "index.json";
 const TEMPORARY: &str = ".index.json.kahn-new";
 
 /// The shape of the file. It rises with any change of it.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How much of the file one thread takes at a time: little, so that all of them are done at about the same time.
 const BLOCK: u64 = 128 * 1024;
@@ -46,6 +47,8 @@ struct Entry {
     offset: u64,
     first: Option<(u64, usize)>,
     edge: Option<(usize, [u8; 8])>,
+    /// Of the kept lines.
+    sum: u32,
     ledger: Ledger,
     summary: Arc<Summary>,
 }
@@ -226,8 +229,10 @@ fn adopt(index: &Index, archive: &Archive, entry: Entry) -> Result<(), crate::ar
     let is_same = is_same && stamp(&glance.graph) == entry.graph;
     if is_same {
         let seen = Seen { identity: glance.log, offset: entry.offset, first: entry.first, edge: entry.edge };
-        let data = RunData { seen, ends: Some(entry.ends), ..RunData::cold(entry.summary, entry.ledger) };
         let run = index.run_of_folder(&run_id);
+        let generation = run.data().lineage.generation;
+        let lineage = Lineage { generation, kept: entry.summary.next_seq, sum: entry.sum };
+        let data = RunData { seen, lineage, ends: Some(entry.ends), ..RunData::cold(entry.summary, entry.ledger) };
         tail::adopt(index, &run, data, glance);
     }
     Ok(())
@@ -282,12 +287,12 @@ fn write_lines(file: File, archive: &Archive, index: &Index) -> io::Result<u64> 
 fn entry_for(archive: &Archive, run: &Arc<Run>) -> Option<Entry> {
     let mut tail = run.try_tail()?;
     let Glance { log, graph } = tail.settled()?;
-    let (seen, known, ledger, summary) = {
+    let (seen, known, sum, ledger, summary) = {
         let data = run.data();
         if !data.is_listed() || !data.file_problems.is_empty() || data.seen.identity != log {
             return None;
         }
-        (data.seen, data.ends, data.ledger, Arc::clone(&data.summary))
+        (data.seen, data.ends, data.lineage.sum, data.ledger, Arc::clone(&data.summary))
     };
     let ends = match known {
         Some(ends) => ends,
@@ -306,6 +311,7 @@ fn entry_for(archive: &Archive, run: &Arc<Run>) -> Option<Entry> {
         offset: seen.offset,
         first: seen.first,
         edge: seen.edge,
+        sum,
         ledger,
         summary,
     })

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use tokio::sync::broadcast;
 
 use super::commit::Commits;
+use super::lineage::{Gone, Lineage};
 use super::ordered::{self, Ordered};
 use super::tail::{Ends, Tail};
 use crate::archive_reader::Identity;
@@ -47,6 +48,8 @@ pub(super) struct RunData {
     /// Faults of whole files: no line is theirs.
     pub(super) file_problems: Vec<Problem>,
     pub(super) seen: Seen,
+    /// Of the lines that were shown last: a log that is away for a while leaves it as it was.
+    pub(super) lineage: Lineage,
     /// Of the log as it was seen, once the cache asked for it.
     pub(super) ends: Option<Ends>,
     pub(super) hot: Option<Box<Hot>>,
@@ -115,7 +118,8 @@ pub(super) struct Seen {
 impl RunData {
     /// What lists show of a run, and no more.
     pub(super) fn cold(summary: Arc<Summary>, ledger: Ledger) -> Self {
-        Self { summary, ledger, file_problems: Vec::new(), seen: Seen::default(), ends: None, hot: None }
+        let (seen, lineage) = (Seen::default(), Lineage::default());
+        Self { summary, ledger, file_problems: Vec::new(), seen, lineage, ends: None, hot: None }
     }
 
     /// Nothing is known of the run.
@@ -142,7 +146,7 @@ impl RunData {
 }
 
 impl Run {
-    fn new(run_id: &RunId) -> Self {
+    fn new(run_id: &RunId, lineage: Lineage) -> Self {
         Self {
             run_id: run_id.clone(),
             is_anchored: AtomicBool::new(false),
@@ -151,7 +155,7 @@ impl Run {
             last_used: AtomicU64::new(0),
             revision: AtomicU64::new(0),
             tail: Mutex::new(Tail::default()),
-            data: RwLock::new(RunData::unknown(run_id)),
+            data: RwLock::new(RunData { lineage, ..RunData::unknown(run_id) }),
         }
     }
 
@@ -233,6 +237,8 @@ pub(super) struct Listing {
     newest_first: Ordered,
     /// The listed runs that a run started, by start.
     children: HashMap<String, BTreeMap<ChildKey, Spawned>>,
+    /// The runs that are no longer among them.
+    gone: Gone,
 }
 
 type ChildKey = (Option<Timestamp>, RunId);
@@ -308,7 +314,8 @@ impl Index {
             return Arc::clone(run);
         }
         let mut listing = self.listing_mut();
-        Arc::clone(listing.runs.entry(run_id.clone()).or_insert_with(|| Arc::new(Run::new(run_id))))
+        let Listing { runs, gone, .. } = &mut *listing;
+        Arc::clone(runs.entry(run_id.clone()).or_insert_with(|| Arc::new(Run::new(run_id, gone.take(run_id)))))
     }
 
     /// How many bytes of logs would have to be read at the next start, because the cache knows another state of them.
@@ -351,13 +358,16 @@ impl Index {
     /// the folder first and asks for its run then.
     pub(super) fn remove_if(&self, run: &Arc<Run>, is_gone: impl FnOnce() -> bool) {
         let _tail = run.tail();
+        let lineage = run.data().lineage;
         {
             let mut listing = self.listing_mut();
             if !is_gone() {
                 return;
             }
             listing.set_row(&run.run_id, None);
-            listing.runs.remove(&run.run_id);
+            if listing.runs.remove(&run.run_id).is_some() {
+                listing.gone.put(&run.run_id, lineage);
+            }
         }
         self.let_go(run);
         self.tell(Change::Run(run.run_id.clone()));

@@ -8,6 +8,7 @@ mod demo;
 mod ear;
 mod folder;
 mod index;
+mod lineage;
 mod list;
 mod local;
 mod ordered;

@@ -77,7 +77,8 @@ pub(super) fn lines(
         let (seen, mut answer, mark) = {
             let data = run.data();
             let Summary { log_id, next_seq, .. } = &*data.summary;
-            let answer = Lines { log_id: log_id.clone(), next_seq: *next_seq, lines: Vec::new() };
+            let generation = data.lineage.generation;
+            let answer = Lines { log_id: log_id.clone(), next_seq: *next_seq, generation, lines: Vec::new() };
             if from_seq >= *next_seq || limit.lines == 0 {
                 return Ok(Some(answer));
             }

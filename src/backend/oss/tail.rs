@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::index::{Hot, Index, MARK_EVERY, Run, RunData, Seen};
+use super::lineage::Lineage;
 use crate::archive_reader::{
     Archive, CHUNK_BYTES, Found, GRAPH, Glance, GraphBytes, Identity, Judged, LOG, LogFile, LogReader, ReaderError,
     RunFolder,
@@ -46,11 +47,18 @@ struct Fresh {
     reader: LogReader,
     /// The size of the log when its reading began: so far it is read before it is shown.
     until: u64,
+    /// It begins with all the lines that were shown.
+    goes_on: bool,
 }
 
 impl Fresh {
     fn of(run: &Run) -> Box<Self> {
-        Box::new(Self { data: RunData::empty(&run.run_id), reader: LogReader::new(&run.run_id), until: 0 })
+        Box::new(Self {
+            data: RunData::empty(&run.run_id),
+            reader: LogReader::new(&run.run_id),
+            until: 0,
+            goes_on: run.data().lineage.kept == 0,
+        })
     }
 }
 
@@ -392,9 +400,10 @@ fn look_at_log(
 
 /// A new run whose log cannot be read is shown by its graph.
 fn show_graph_alone(run: &Run, tail: &mut Tail) {
-    if let Some(fresh) = tail.fresh.take_if(|fresh| fresh.data.is_listed() && fresh.data.seen.identity.is_none())
+    if let Some(mut fresh) = tail.fresh.take_if(|fresh| fresh.data.is_listed() && fresh.data.seen.identity.is_none())
         && !run.data().is_listed()
     {
+        fresh.data.lineage = run.data().lineage;
         replace(run, tail, fresh.data);
     }
 }
@@ -415,6 +424,8 @@ fn forget_log(run: &Run, tail: &mut Tail, fault: Option<Problem>) -> Result<bool
         None => take_graph(&mut empty, &run.data(), run),
     }
     set_file_problem(&mut empty, LOG, fault);
+    // It may come back.
+    empty.lineage = run.data().lineage;
     replace(run, tail, empty);
     Ok(false)
 }
@@ -473,7 +484,7 @@ fn read_on(
         let mut data = run.data_mut(tail);
         data.ends = None;
         let kept = data.ledger.kept;
-        feed(&mut data, &mut reader, bytes);
+        feed(&mut data, &mut reader, bytes, |_| {});
         is_unshown = data.ledger.kept != kept;
         if is_unshown {
             data.summarize(&run.run_id);
@@ -498,6 +509,7 @@ fn read_on(
 /// whether there is more.
 fn read_anew(run: &Run, tail: &mut Tail, (log, share): (&LogFile, u64)) -> Result<bool, ReaderError> {
     let mut fresh = tail.fresh.take().unwrap_or_else(|| Fresh::of(run));
+    let known = run.data().lineage;
     let is_begun = fresh.data.seen.identity.is_some();
     if is_begun && !is_continued(&fresh.data, log, &fresh.reader)? {
         let mut again = Fresh::of(run);
@@ -518,12 +530,13 @@ fn read_anew(run: &Run, tail: &mut Tail, (log, share): (&LogFile, u64)) -> Resul
         if read == 0 {
             break true;
         }
-        let Fresh { data, reader, .. } = &mut *fresh;
-        feed(data, reader, &buffer[..read]);
+        let Fresh { data, reader, goes_on, .. } = &mut *fresh;
+        feed(data, reader, &buffer[..read], |lineage| *goes_on |= lineage.has_lines_of(&known));
     };
     let has_more = fresh.reader.end() >= stop_at;
     if is_whole {
-        let Fresh { mut data, mut reader, .. } = *fresh;
+        let Fresh { mut data, mut reader, goes_on, .. } = *fresh;
+        data.lineage.generation = known.generation + u64::from(!goes_on);
         reader.release();
         tail.reader = Some(Box::new(reader));
         data.summarize(&run.run_id);
@@ -546,6 +559,7 @@ fn replace(run: &Run, tail: &mut Tail, mut fresh: RunData) {
     let mut data = run.data_mut(tail);
     let has_changed = data.ledger != fresh.ledger
         || data.seen.edge != fresh.seen.edge
+        || data.lineage != fresh.lineage
         || data.file_problems != fresh.file_problems
         || data.summary != fresh.summary;
     if data.summary == fresh.summary {
@@ -558,9 +572,9 @@ fn replace(run: &Run, tail: &mut Tail, mut fresh: RunData) {
     tail.has_news |= has_changed;
 }
 
-/// Judges the next bytes of a log and folds the events among them.
-fn feed(data: &mut RunData, reader: &mut LogReader, bytes: &[u8]) {
-    let RunData { seen, ledger, hot, .. } = data;
+/// Judges the next bytes of a log and folds the events among them. `kept` hears of each.
+fn feed(data: &mut RunData, reader: &mut LogReader, bytes: &[u8], mut kept: impl FnMut(&Lineage)) {
+    let RunData { seen, lineage, ledger, hot, .. } = data;
     let Hot { state, problems, marks, .. } = &mut **hot.get_or_insert_default();
     let state = Arc::make_mut(state);
     let chunk_start = reader.end();
@@ -571,6 +585,8 @@ fn feed(data: &mut RunData, reader: &mut LogReader, bytes: &[u8]) {
             }
             seen.first.get_or_insert((start, line.len()));
             state.fold(&event, line);
+            lineage.add(line);
+            kept(lineage);
         }
         ControlFlow::Continue(())
     });

@@ -27,7 +27,7 @@ use crate::domain::{LogId, RunId};
 use crate::http::error::ApiError;
 use crate::http::params::Params;
 use crate::http::principal::{authorize, facts_of};
-use crate::live::{Followed, JoinError, Page, Seat};
+use crate::live::{Followed, JoinError, Page, Seat, Wanted};
 use crate::services::Services;
 
 /// Seconds between signs of life.
@@ -107,6 +107,8 @@ struct Position {
     followed: Followed,
     /// The log that its position is of; `None` until it has one.
     log_id: Option<LogId>,
+    /// The generation of the lines before its position; `None` until a page told it.
+    generation: Option<u64>,
     /// The seq of the next line it wants.
     next_seq: u64,
     /// The log may have grown since it was last read to its end.
@@ -291,6 +293,7 @@ impl Client {
                 let position = Position {
                     followed: self.seat.follow(&run_id),
                     log_id: log_id.as_deref().map(LogId::from_kept),
+                    generation: None,
                     next_seq: from_seq,
                     is_behind: true,
                     trouble: None,
@@ -353,7 +356,8 @@ impl Client {
             // Before the read: what changes from here on is read again.
             let _ = run.followed.take_news();
             self.last_read = Some(run_id.clone());
-            let page = self.seat.page(&run.followed, run.next_seq, frames::of_lines);
+            let wanted = Wanted { from_seq: run.next_seq, generation: run.generation.unwrap_or_default() };
+            let page = self.seat.page(&run.followed, wanted, frames::of_lines);
             self.reading = Some((run_id, Box::pin(page)));
         }
         if self.page.is_none() && self.reading.is_none() && self.next_run().is_none() {
@@ -377,7 +381,10 @@ impl Client {
         };
         run.trouble = None;
         let is_other_log = run.log_id.is_some() && run.log_id != page.log_id;
-        if is_other_log || run.next_seq > page.next_seq {
+        // It may begin with the same line. A client without lines has none that are wrong.
+        let known = run.generation.replace(page.generation);
+        let is_rewritten = run.next_seq > 0 && known.is_some_and(|known| known != page.generation);
+        if is_other_log || is_rewritten || run.next_seq > page.next_seq {
             (run.log_id, run.next_seq, run.is_behind) = (page.log_id.clone(), 0, true);
             let reset = Frame::Reset { run_id: &run_id, log_id: page.log_id.as_ref() };
             return self.say(&reset);

@@ -15,11 +15,19 @@ struct Archive {
 
 impl Archive {
     fn new() -> (Self, Server) {
+        let archive = Self::unserved();
+        let server = archive.serve();
+        (archive, server)
+    }
+
+    fn unserved() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let archive = folder.path().join("archive").display().to_string();
         fs::create_dir_all(folder.path().join("archive/runs/r")).expect("a run");
-        let server = Server::start(&["serve", "--bind", "127.0.0.1:0", "--archive", &archive], &[]);
-        (Self { folder }, server)
+        Self { folder }
+    }
+
+    fn serve(&self) -> Server {
+        Server::start(&["serve", "--bind", "127.0.0.1:0", "--archive", &self.root().display().to_string()], &[])
     }
 
     fn root(&self) -> PathBuf {
@@ -58,6 +66,10 @@ fn text(lines: &[String]) -> String {
 
 async fn follow(archive: &Archive, server: &Server, first: &[String]) -> Mirror {
     archive.replace(first);
+    follow_known(server, first).await
+}
+
+async fn follow_known(server: &Server, first: &[String]) -> Mirror {
     // The run is known once a list shows it.
     crate::support::wait_for("the run", || {
         let list = crate::support::request(&server.url, ("GET", "/api/runs"), &[], None).json();
@@ -112,6 +124,128 @@ fn another_log_is_told_from_its_start() {
     });
 }
 
+/// Lines of one log up to a seq, then lines of another one.
+fn rewritten(from: usize, to: usize, name: &str) -> Vec<String> {
+    [lines("a", 0..from), lines(name, from..to)].concat()
+}
+
+#[test]
+fn a_log_that_begins_with_the_same_line_is_told_from_its_start() {
+    let (archive, server) = Archive::new();
+    block_on(async {
+        let mut mirror = follow(&archive, &server, &lines("a", 0..2)).await;
+        let log_id = mirror.log_id.clone();
+        // Longer, as long, and with lines that stayed behind one that did not.
+        let middle = [lines("a", 0..1), lines("d", 1..2), lines("c", 2..3)].concat();
+        for (number, next) in [rewritten(1, 3, "b"), rewritten(1, 3, "c"), middle].iter().enumerate() {
+            archive.replace(next);
+            mirror.until(next).await;
+            assert_eq!(mirror.resets, number + 1);
+        }
+        archive.add(text(&lines("d", 3..4)).as_bytes());
+        mirror.until(&[lines("a", 0..1), lines("d", 1..2), lines("c", 2..3), lines("d", 3..4)].concat()).await;
+        mirror.socket.is_quiet().await;
+        assert_eq!((mirror.log_id, mirror.resets, mirror.errors), (log_id, 3, vec![]));
+    });
+}
+
+#[test]
+fn a_log_that_is_cut_and_written_again_is_told_from_its_start() {
+    let (archive, server) = Archive::new();
+    block_on(async {
+        // It keeps the run in the list while its log is empty.
+        fs::write(archive.root().join("runs/r/graph.json"), r#"{"version":1,"nodes":[]}"#).expect("a graph");
+        let mut mirror = follow(&archive, &server, &lines("a", 0..3)).await;
+        let log_id = mirror.log_id.clone();
+        for (number, next) in [rewritten(1, 5, "b"), rewritten(2, 5, "c")].iter().enumerate() {
+            // It is the same file all along.
+            fs::write(archive.log(), text(next)).expect("written");
+            mirror.until(next).await;
+            assert_eq!(mirror.resets, number + 1);
+        }
+        archive.add(text(&lines("c", 5..6)).as_bytes());
+        mirror.until(&rewritten(2, 6, "c")).await;
+        mirror.socket.is_quiet().await;
+        assert_eq!((mirror.log_id, mirror.resets, mirror.errors), (log_id, 2, vec![]));
+    });
+}
+
+/// A tool that mirrors an archive puts another file with the same lines and more in a log's place.
+#[test]
+fn a_log_in_another_file_is_gone_on_with() {
+    let (archive, server) = Archive::new();
+    block_on(async {
+        let mut mirror = follow(&archive, &server, &lines("a", 0..3)).await;
+        for count in 4..8 {
+            archive.replace(&lines("a", 0..count));
+            mirror.until(&lines("a", 0..count)).await;
+        }
+        mirror.socket.is_quiet().await;
+        assert_eq!((mirror.resets, mirror.errors), (0, vec![]));
+    });
+}
+
+/// A run that has ended, whose last line is longer than the bytes that are compared to know a log again.
+fn ended(name: &str) -> Vec<String> {
+    let tail = "x".repeat(2000);
+    let end = format!(
+        r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"r","event":"run_end","outcome":"stuck","done":0,"failed":0,"blocked":0,"total_duration_s":1,"tail":"{tail}"}}"#
+    );
+    [lines("a", 0..1), lines(name, 1..3), vec![end]].concat()
+}
+
+/// The state of a run that has ended is not held until somebody asks for it, and made anew then.
+#[test]
+fn a_state_that_is_folded_again_is_no_other_log() {
+    let archive = Archive::unserved();
+    archive.replace(&ended("a"));
+    // The first server reads the log, the second one finds it in index.json.
+    for _ in 0..2 {
+        let server = archive.serve();
+        block_on(async {
+            let known = fs::read_to_string(archive.log()).expect("the log").lines().count();
+            let all = [ended("a"), lines("a", 4..9)].concat();
+            let mut mirror = follow_known(&server, &all[..known]).await;
+            // It is read anew because it has grown and because its state is wanted, then only read on.
+            for (at, seq) in (known..known + 2).enumerate() {
+                archive.add(text(&lines("a", seq..seq + 1)).as_bytes());
+                mirror.until(&all[..=seq]).await;
+                if at == 0 {
+                    let state = crate::support::request(&server.url, ("GET", "/api/runs/r"), &[], None);
+                    assert_eq!(state.json()["next_seq"], seq + 1, "{}", state.text());
+                }
+            }
+            mirror.socket.is_quiet().await;
+            assert_eq!((mirror.resets, mirror.errors), (0, vec![]));
+        });
+        assert_eq!(server.terminate(), Some(0));
+    }
+    assert!(archive.root().join("index.json").exists());
+}
+
+#[test]
+fn a_log_that_changes_while_its_state_is_not_held_is_told_from_its_start() {
+    let archive = Archive::unserved();
+    archive.replace(&ended("a"));
+    for again in [false, true] {
+        let server = archive.serve();
+        block_on(async {
+            let (first, second, third) = if again { ("c", "d", "e") } else { ("a", "b", "c") };
+            let mut mirror = follow_known(&server, &ended(first)).await;
+            // Its ends and its size stay.
+            archive.replace(&ended(second));
+            mirror.until(&ended(second)).await;
+            assert_eq!(mirror.resets, 1);
+            let log = fs::File::options().write(true).open(archive.log()).expect("the log");
+            std::os::unix::fs::FileExt::write_all_at(&log, text(&ended(third)).as_bytes(), 0).expect("written");
+            mirror.until(&ended(third)).await;
+            mirror.socket.is_quiet().await;
+            assert_eq!((mirror.resets, mirror.errors), (2, vec![]));
+        });
+        assert_eq!(server.terminate(), Some(0));
+    }
+}
+
 #[test]
 fn a_log_that_is_emptied_is_told_and_so_is_what_comes_then() {
     let (archive, server) = Archive::new();
@@ -154,8 +288,16 @@ fn a_run_that_goes_away_and_comes_back_is_gone_on_with() {
         fs::create_dir(&run).expect("a run");
         archive.add(text(&lines("b", 0..6)).as_bytes());
         mirror.until(&lines("b", 0..6)).await;
+        assert_eq!(mirror.resets, 1);
+        // And one that begins like it.
+        fs::remove_dir_all(&run).expect("removed");
+        away(&mut mirror, 3).await;
+        let last = [lines("b", 0..1), lines("c", 1..9)].concat();
+        fs::create_dir(&run).expect("a run");
+        archive.add(text(&last).as_bytes());
+        mirror.until(&last).await;
         mirror.socket.is_quiet().await;
-        assert_eq!((mirror.resets, mirror.errors), (1, vec!["unknown_run".to_owned(); 2]));
+        assert_eq!((mirror.resets, mirror.errors), (2, vec!["unknown_run".to_owned(); 3]));
     });
 }
 
