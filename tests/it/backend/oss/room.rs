@@ -212,16 +212,17 @@ async fn an_answer_that_is_larger_than_all_the_room_passes_alone() {
     let mut services = services(folder.path()).await;
     let who = services.access.authenticate(&RequestFacts::default()).await.expect("the operator");
     let start = r#"{"ts":"2026-04-24T10:00:00.000Z","run_id":"huge","event":"agent_run_start","agent_id":"a","task":"t","model":"m"}"#;
-    let evidence = "x".repeat(1_000_000);
-    let audit = format!(
-        r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"huge","event":"audit_checkpoint","agent_id":"a","checkpoint_id":"c","result":"pass","duration_s":1,"evidence":{{"x":"{evidence}"}}}}"#
-    );
-    let audit = Bytes::from(audit);
-    let lines: Vec<Bytes> =
-        std::iter::once(Bytes::from_static(start.as_bytes())).chain(std::iter::repeat_n(audit, 51)).collect();
+    // As long as a state keeps them: 32 KiB a tool.
+    let text = "🍳".repeat(4080);
+    let call = |number: usize| {
+        Bytes::from(format!(
+            r#"{{"ts":"2026-04-24T10:00:00.000Z","run_id":"huge","event":"tool_invocation","agent_id":"a","step":0,"tool_name":"{number}{text}","duration_s":1,"ok":false,"error":"{text}"}}"#
+        ))
+    };
+    let lines: Vec<Bytes> = std::iter::once(Bytes::from_static(start.as_bytes())).chain((0..1600).map(call)).collect();
     let run_id = RunId::parse("huge").expect("a run_id");
-    for (at, lines) in lines.chunks(10).enumerate() {
-        let part = Part { run_id: run_id.clone(), from_seq: 10 * at as u64, lines: lines.to_vec() };
+    for (at, lines) in lines.chunks(200).enumerate() {
+        let part = Part { run_id: run_id.clone(), from_seq: 200 * at as u64, lines: lines.to_vec() };
         services.store.append(&who, vec![part]).await.expect("appended");
     }
     tokio::time::pause();

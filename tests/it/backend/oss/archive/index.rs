@@ -277,9 +277,9 @@ async fn whatever_stands_under_the_name_of_the_index_the_archive_is_served() {
     let index = home.indexed().await;
     let lying = with_entry(&index, "r1", lie);
     let head = index.lines().next().unwrap();
-    let other_versions = ["\"format\":2", "\"reducer\":1", "\"kahn\":\"0"].map(|part| {
+    let other_versions = ["\"format\":2", "\"reducer\":2", "\"kahn\":\"0"].map(|part| {
         assert!(head.contains(part), "{head}");
-        let other = head.replace(part, &part.replace(['2', '1', '0'], "3"));
+        let other = head.replace(part, &part.replace(['2', '0'], "3"));
         // With a checksum that fits the head, so that the head alone says no.
         with_entry(&lying.replacen(head, &other, 1), "r1", |entry| entry.replace("77", "78"))
     });
