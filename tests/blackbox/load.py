@@ -106,7 +106,7 @@ class Load:
         while not self.closing.is_set():
             if seq >= self.longest_run:
                 left += 1
-                run_id, seq = f"{name}.{left}", 0
+                run_id, seq = f"{name}-n{left}", 0
                 self.put_graph(tenant, run_id)
             if dice.random() < 0.1:
                 # A batch of several new runs, which are all there or none.
@@ -285,7 +285,7 @@ def reads(load, tenant):
 
 def shape(path):
     """An address without what differs from one request to the next."""
-    return re.sub(r"=[^&]*", "", re.sub(r"((steady-\d|agent-0|shared)(\.\d+)?|[a-z]+[0-9a-f]{8}-\d+)", "*", path))
+    return re.sub(r"=[^&]*", "", re.sub(r"((steady-\d|agent-0|shared)(-n\d+)?|[a-z]+[0-9a-f]{8}-\d+)", "*", path))
 
 
 def read(load, tenant):
