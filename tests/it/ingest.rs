@@ -262,7 +262,6 @@ fn a_large_graph_takes_little_memory_whatever_is_wrong_in_it() {
         assert_eq!(answer.status, 201, "{}", answer.text());
         assert_eq!(kitchen.get(&format!("/api/runs/{name}")).status, 200);
         let peak = kitchen.server.peak_kib() / 1024;
-        println!("{name}: {peak} MiB");
         assert!(peak < 200, "{peak} MiB after {name}");
     }
 }
