@@ -48,7 +48,7 @@ impl Default for Server {
         let system = System::new();
         let ask = system.block_on(async {
             let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../data");
-            let options = Options { fixture_dir: Some(data.into()), ..Options::default() };
+            let options = Options::of_fixture_dir(data);
             let mut mistakes = Vec::new();
             let config = Config::check(&Typed::default(), &Options::defaults(), &mut mistakes);
             let backend = select_backend(&options, &config).await.expect("the sample archive opens");

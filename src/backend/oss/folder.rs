@@ -70,6 +70,11 @@ impl FolderOptions {
         Self(Named { archive: Some(archive), fixture_dir: None })
     }
 
+    /// As if this folder had been typed.
+    pub(super) fn of_fixture_dir(fixture_dir: PathBuf) -> Self {
+        Self(Named { archive: None, fixture_dir: Some(fixture_dir) })
+    }
+
     /// What is wrong with them, in one sentence.
     pub(super) fn mistake(&self) -> Option<String> {
         let (archive, fixture_dir) = self.0.archive.as_ref().zip(self.0.fixture_dir.as_ref())?;

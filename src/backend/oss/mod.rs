@@ -64,6 +64,11 @@ impl Options {
         Self { folder: FolderOptions::of_archive(archive.into()), reach: Reach::default() }
     }
 
+    /// Options for this folder, served strictly read-only.
+    pub fn of_fixture_dir(fixture_dir: impl Into<PathBuf>) -> Self {
+        Self { folder: FolderOptions::of_fixture_dir(fixture_dir.into()), reach: Reach::default() }
+    }
+
     /// What holds where nothing was typed.
     pub fn defaults() -> Defaults {
         Defaults { bind: "127.0.0.1:8080".into(), agent_views: true }
