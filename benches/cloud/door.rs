@@ -31,12 +31,11 @@ pub(crate) fn at_the_door(cluster: &Cluster, archives: &mut Archives, rows: &mut
     let kahn = serve(&database, &airlock);
     let good = database.tenant("acme");
     let noisy = database.tenant("noisy");
-    set_plans(&database, "free");
     warm_checks(archives, rows, (&kahn, &airlock, &good));
     let archive = archives.medium();
     tenants::load(&kahn.address, &good, &archive, 200);
     tenants::load(&kahn.address, &noisy, &archive, 200);
-    set_plans(&database, "tight");
+    narrow(&database);
     let bad = bad_tokens(&airlock);
     let flood = |at: usize| {
         let (token, address) = (&bad[at % bad.len()], at % ADDRESSES);
@@ -65,14 +64,11 @@ fn serve(database: &Database<'_>, airlock: &Airlock) -> Process {
     Process::kahn_with(&[], &variables, "/readyz")
 }
 
-/// Nobody is held up by a plan, but for the noisy tenant by this one.
-fn set_plans(database: &Database<'_>, plan: &str) {
-    let sql = format!(
-        "INSERT INTO plans (plan, retention_days, rate_per_s, burst) \
-             VALUES ('free', 90, 1000000, 2000000), ('tight', 90, 20, 20) ON CONFLICT DO NOTHING; \
-         UPDATE tenants SET plan = CASE name WHEN 'noisy' THEN '{plan}' ELSE 'free' END"
-    );
-    database.cluster.runtime.block_on(database.owner().batch_execute(&sql)).expect("two plans");
+/// From here on the noisy tenant is held up by its plan.
+fn narrow(database: &Database<'_>) {
+    let sql = "INSERT INTO plans (plan, retention_days, rate_per_s, burst) VALUES ('tight', 90, 20, 20) ON CONFLICT DO NOTHING; \
+               UPDATE tenants SET plan = 'tight' WHERE name = 'noisy'";
+    database.cluster.runtime.block_on(database.owner().batch_execute(sql)).expect("a narrow plan");
     std::thread::sleep(PLAN_IS_BELIEVED);
 }
 
